@@ -212,7 +212,7 @@ def measure(bench: Bench, best: dict[str, Result], repeats: int) -> dict[str, li
             if "error" in best[engine]:
                 continue
             job = bench.job(engine, best[engine]["dtype"], best[engine]["threads"], bench.shape)
-            runs[engine].append(bench.run(f"{engine}, {job.dtype}, {job.threads} thread(s)", job, repeat))
+            runs[engine].append(bench.run(f"{engine}, {job.dtype}, {job.threads} thread(s)", job, repeat + 1))
     return runs
 
 

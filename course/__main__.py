@@ -11,9 +11,8 @@ OLDEST, TOO_NEW = (3, 11), (3, 14)
 def main():  # type: ignore[no-untyped-def]  # annotations of newer Pythons must not stop an older one from saying so
     if not OLDEST <= sys.version_info[:2] < TOO_NEW:
         print(
-            "The course needs Python 3.11, 3.12 or 3.13, and this is Python %d.%d (%s).\n"
-            "Name another one, for example:  make course PYTHON=python3.12   or   python3.12 -m course setup"
-            % (sys.version_info[0], sys.version_info[1], sys.executable),
+            f"The course needs Python 3.11, 3.12 or 3.13, and this is {sys.version.split()[0]} ({sys.executable}).\n"
+            "Name another one, for example:  make course PYTHON=python3.12   or   python3.12 -m course setup",
             file=sys.stderr,
         )
         return 1

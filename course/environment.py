@@ -24,7 +24,14 @@ from .console import CourseError, say, size
 
 ROOT = Path(__file__).resolve().parent.parent
 FREE_BYTES_NEEDED = 3_000_000_000  # torch for CPUs, the other packages and pip's own copies while it unpacks them
-CAREFUL_WITH = ("torch", "torchvision", "torchaudio", "triton", "numpy", "transformers")  # never replaced with --no-venv
+CAREFUL_WITH = (
+    "torch",
+    "torchvision",
+    "torchaudio",
+    "triton",
+    "numpy",
+    "transformers",
+)  # never replaced with --no-venv
 
 
 @dataclass(frozen=True)
@@ -292,5 +299,3 @@ def explain_pip_failure(log: str, folder: Path) -> str:
     errors = [line.split("ERROR: ", 1)[-1] for line in log.splitlines() if "ERROR: " in line]
     said = "\n".join(f"  {line}" for line in (errors or log.strip().splitlines())[-8:])
     return f"pip could not install the packages. It said:\n{said}\nRun the same command again once that is mended."
-
-

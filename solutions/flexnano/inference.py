@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 from torch.nn.attention.flex_attention import BlockMask
 
-from .attention import StepMask, choose_path, prepare_mask, register_attention
+from .attention import StepMask, choose_path, forget_attention, prepare_mask, register_attention
 from .detokenize import Detokenizer
 from .kv_cache import attach_caches, free_memory, kv_bytes_per_token, pages_for_budget
 from .masks import MaskMod, all_of, block_mask_from_blocks, causal, packed_documents, sliding_window, visible_blocks
@@ -117,9 +117,9 @@ class Inference:
         self._prefill_options = {"FORCE_USE_FLEX_ATTENTION": True} if self.device.type == "cuda" else None
 
         self._implementation = model.config._attn_implementation
-        register_attention()
+        self._attention_name = register_attention(self.path, self.device.type)
         self.caches = attach_caches(self.layers, self.page_table, self.dtype)
-        model.set_attn_implementation(f"flexnano_{self.path}")
+        model.set_attn_implementation(self._attention_name)
 
     # ------------------------------------------------------------------ requests
 
@@ -236,7 +236,7 @@ class Inference:
         return events
 
     def _run_rows(self, rows: list[Row]) -> None:
-        """Compute the rows of a step and give each sequence its next token.  [6.9 · ★★★ · 30 min]
+        """Compute the rows of a step and give each sequence its next token.  [6.12 · ★★★ · 30 min]
 
         Rows that start at 0 are a prefill (`prefill_sequences`); all others are a decode (`decode_step`, with the slot, the
         newest token and its position of each row).  From the logits `_next_tokens` chooses a token for each row, and
@@ -264,7 +264,7 @@ class Inference:
     # ------------------------------------------------------------------ prefill
 
     def prefill_length(self, n_tokens: int) -> int:
-        """The length that a row of packed prompts is padded to.  [6.4 · ★★☆ · 10 min]
+        """The length that a row of packed prompts is padded to.  [6.7 · ★★☆ · 10 min]
 
         Few different lengths mean few compiled graphs; many mean little padding.  On a GPU each length is a graph of its
         own: powers of two.  On a CPU one graph serves all, and only the time of the padding counts: four lengths between
@@ -285,7 +285,7 @@ class Inference:
         ### END SOLUTION
 
     def prefill_sequences(self, rows: list[Row]) -> Tensor:
-        """Compute the prompts of several sequences, packed into one row, and fill their pages.  [6.6 · ★★★ · 35 min]
+        """Compute the prompts of several sequences, packed into one row, and fill their pages.  [6.9 · ★★★ · 35 min]
 
         The row is padded to L = `prefill_length`.  Each token carries its slot and its position in its own sequence;
         padding has slot 0.  `documents[:L]` says which sequence each token belongs to: 0, 1, 2, … and for padding a number
@@ -336,7 +336,7 @@ class Inference:
         return all_of(*mods) if window is None else all_of(*mods, sliding_window(window))
 
     def get_prefill_block_mask(self, start_L: Tensor, window: int | None = None) -> BlockMask:
-        """The BlockMask of a packed row.  [6.5 · ★★☆ · 15 min]
+        """The BlockMask of a packed row.  [6.8 · ★★☆ · 15 min]
 
         Args:
             start_L: int64 [L], where in the row the document of each token begins; L is a multiple of `prefill_block`.
@@ -369,7 +369,7 @@ class Inference:
         return up_to_itself if window is None else within_window
 
     def get_decoding_block_mask(self, batch_idx: Tensor, window: int | None = None) -> BlockMask:
-        """The logical BlockMask of a decode step: what each row reads of its own sequence.  [6.7 · ★★☆ · 20 min]
+        """The logical BlockMask of a decode step: what each row reads of its own sequence.  [6.10 · ★★☆ · 20 min]
 
         Args:
             batch_idx: int64 [B], the slot of each row; a row of slot 0 is padding and lists no block.
@@ -395,7 +395,7 @@ class Inference:
         ### END SOLUTION
 
     def decode_step(self, batch_idx: Tensor, input_ids: Tensor, input_pos: Tensor) -> Tensor:
-        """Compute the newest token of each running sequence.  [6.8 · ★★☆ · 15 min]
+        """Compute the newest token of each running sequence.  [6.11 · ★★☆ · 15 min]
 
         On a GPU the rows are filled up to the next power of two, at most `max_batch_size`, with rows of slot 0: few batch
         sizes mean few compiled graphs.  `positions` gets the position of each row before the masks are made.
@@ -599,6 +599,7 @@ class Inference:
                 del layer.module.kv_cache
         self.caches = []
         self.model.set_attn_implementation(self._implementation)
+        forget_attention(self._attention_name)
 
     def __enter__(self) -> Inference:
         return self

@@ -71,7 +71,7 @@ def probe(model: PreTrainedModel, max_seq_length: int) -> list[LayerSpec]:
 
     Args:
         model: a causal language model of transformers; its dtype is float32, bfloat16 or float16.
-        max_seq_length: the longest sequence, in tokens, that will be served.
+        max_seq_length: the longest sequence that will be served, prompt and output, in tokens; at least 1.
 
     Raises:
         TypeError: `model` is not a `transformers.PreTrainedModel`.
@@ -101,9 +101,7 @@ def check_configuration(model: PreTrainedModel, max_seq_length: int) -> None:
         _refuse(model, "has no language-model head", "causal language models", "Load it with AutoModelForCausalLM.")
     devices = sorted({parameter.device.type + str(parameter.device.index or "") for parameter in model.parameters()})
     if len(devices) > 1 or "meta" in devices:  # what accelerate keeps elsewhere is "meta"
-        _refuse(
-            model, f"lies on several devices ({', '.join(devices)})", "one device", 'Load it with device_map="cuda".'
-        )
+        _refuse(model, f"lies on {', '.join(devices)}", "one device", 'Load it with device_map="cuda".')
     if getattr(model, "is_quantized", False) or getattr(model, "hf_quantizer", None) is not None:
         _refuse(model, "is quantised", "float32, bfloat16 and float16", "Load it without a quantization_config.")
     if model.dtype not in TOLERANCE:
@@ -150,7 +148,7 @@ def _check_rope(model: PreTrainedModel, max_seq_length: int) -> None:
 
 @dataclass
 class _Call:
-    """One call of attention; the tensors are kept so that no address is used twice."""
+    """One call of attention."""
 
     module: nn.Module
     query: torch.Tensor
@@ -202,7 +200,7 @@ class _Recorder:
 def read_layers(model: PreTrainedModel, max_seq_length: int) -> list[LayerSpec]:
     """Run a few plain tokens and read off each layer's attention; refuse what is not causal self-attention once a layer."""
     recorder = _Recorder()
-    ids = _token_ids(model, n_tokens=max(1, min(8, max_seq_length)))
+    ids = _token_ids(model, n_tokens=min(8, max_seq_length))
     with _registered(model, recorder.attention, recorder.mask):
         _forward(model, "a plain forward", input_ids=ids[:1])
 
@@ -210,20 +208,15 @@ def read_layers(model: PreTrainedModel, max_seq_length: int) -> list[LayerSpec]:
     calls = recorder.calls
     if len(calls) != n_layers or len({id(call.module) for call in calls}) != n_layers:
         modules = len({id(call.module) for call in calls})
-        found = f"calls the attention interface {len(calls)} times from {modules} modules for {n_layers} layers"
-        _refuse(
-            model, found + " (own attention code, linear attention or Mamba layers, or shared layers)", "once a layer"
-        )
-    if len({call.key.untyped_storage().data_ptr() for call in calls}) != n_layers:
-        _refuse(
-            model, "has layers that read another layer's keys and values", "keys and values of its own in each layer"
-        )
+        found = f"calls the attention interface {len(calls)} times from {modules} modules for its {n_layers} layers"
+        why = "(attention code of its own, linear attention or Mamba layers, or layers that run twice)"
+        _refuse(model, f"{found} {why}", "once a layer")
 
     names = {id(module): name for name, module in model.named_modules()}
     windows: dict[int, int | None] = {}  # by rule: the layers share two rules at most
     layers = []
     for layer_idx, call in enumerate(calls):
-        name = names[id(call.module)]
+        name = names.get(id(call.module)) or _refuse(model, "gives attention a strange module", "a module of its own")
         _check_call(model, name, call)
         rule = recorder.rule_of(call.mask)
         if rule is None:
@@ -252,12 +245,7 @@ def read_layers(model: PreTrainedModel, max_seq_length: int) -> list[LayerSpec]:
 def _check_call(model: PreTrainedModel, name: str, call: _Call) -> None:
     module, kwargs = call.module, call.kwargs
     if getattr(module, "kv_cache", None) is not None:
-        _refuse(
-            model,
-            f"already has a kv_cache on {name}: another engine uses it",
-            "one engine a model",
-            "Call its close().",
-        )
+        _refuse(model, f"is in use: {name} has a kv_cache", "one engine a model", "Call the other engine's close().")
     if getattr(module, "is_causal", True) is False or kwargs.get("is_causal") is False:
         _refuse(model, f"has bidirectional attention in {name} (is_causal is False)", "causal attention")
     if not call.query.shape[2] == call.key.shape[2] == call.value.shape[2]:
@@ -282,11 +270,12 @@ def _window_of(model: PreTrainedModel, name: str, rule: Callable[..., torch.Tens
     for query in sorted({last, last - 1, last // 2, last // 3, 1, 0} & set(range(max_seq_length)), reverse=True):
         try:
             visible = rule(0, 0, torch.tensor(query, device=key.device), key).expand(max_seq_length)
-        except (IndexError, RuntimeError, TypeError):  # a rule that looks tokens up
-            visible = torch.zeros_like(key, dtype=torch.bool)
+        except (IndexError, RuntimeError, TypeError) as error:
+            found = f"masks {name} by what the tokens are, not by their positions alone"
+            _refuse(model, found, "a causal mask, with or without a window", cause=error)
         if query == last:
             window = int(visible.sum())
-        if not torch.equal(visible, (key <= query) & (query - key < window)):
+        if window == 0 or not torch.equal(visible, (key <= query) & (query - key < window)):
             found = f"masks {name} neither causally nor by a sliding window (query {query} of {max_seq_length})"
             _refuse(model, found, "a causal mask, with or without a window")
     return window if window < max_seq_length else None
@@ -298,10 +287,8 @@ def _window_of(model: PreTrainedModel, name: str, rule: Callable[..., torch.Tens
 def check_numbers(model: PreTrainedModel, layers: list[LayerSpec], max_seq_length: int) -> None:
     """Two documents in one row, through the engine's keyword arguments, must give the logits of each one alone."""
     # Longer than a tiny window, so that the window is seen to work; a long one was read off the mask's own rule.
-    n = max(
-        1,
-        min(max([12, *(layer.window + 8 for layer in layers if layer.window and layer.window <= 16)]), max_seq_length),
-    )
+    tiny_windows = [layer.window for layer in layers if layer.window is not None and layer.window <= 16]
+    n = min(max([4, *tiny_windows]) + 8, max_seq_length)
     ids = _token_ids(model, n)  # [2, n]
     model.set_attn_implementation("eager")
     expected = _forward(model, "its eager forward", input_ids=ids).logits.reshape(2 * n, -1)

@@ -17,6 +17,7 @@ from __future__ import annotations
 
 import math
 import operator
+import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -25,6 +26,9 @@ from torch import Tensor
 
 ENDLESS = 2**31 - 1
 """A top-k that no vocabulary reaches."""
+
+SMALLEST, LARGEST = math.ulp(0.0), sys.float_info.max
+"""The smallest float above 0, and the largest that is finite."""
 
 
 @dataclass(frozen=True)
@@ -65,27 +69,16 @@ class SamplingParams:
 
     def __post_init__(self) -> None:
         self._set("max_new_tokens", _integer("max_new_tokens", self.max_new_tokens, least=1))
+        self._set("temperature", _real("temperature", self.temperature, 0, LARGEST, "finite and at least 0 (greedy)"))
         self._set("top_k", _integer("top_k", self.top_k, hint="; use 0 to switch it off"))
+        self._set("top_p", _real("top_p", self.top_p, SMALLEST, 1, "above 0 and at most 1; use 1.0 to switch it off"))
+        self._set("min_p", _real("min_p", self.min_p, 0, 1, "from 0 to 1; use 0.0 to switch it off"))
         if self.seed is not None:
-            self._set(
-                "seed", _integer("seed", self.seed, most=2**63 - 1, hint="; use None for a seed of the engine's own")
-            )
+            self._set("seed", _integer("seed", self.seed, most=2**63 - 1, hint="; use None for the engine's choice"))
         if self.logprobs is not None:
             self._set("logprobs", _integer("logprobs", self.logprobs, hint="; use None for no log-probabilities"))
         if not isinstance(self.ignore_eos, bool):
             raise TypeError(f"ignore_eos is {self.ignore_eos!r}, but must be True or False")
-
-        self._set("temperature", _real("temperature", self.temperature))
-        self._set("top_p", _real("top_p", self.top_p))
-        self._set("min_p", _real("min_p", self.min_p))
-        if not 0 <= self.temperature < math.inf:
-            raise ValueError(
-                f"temperature is {self.temperature:g}, but must be finite and at least 0; use 0 for greedy"
-            )
-        if not 0 < self.top_p <= 1:
-            raise ValueError(f"top_p is {self.top_p:g}, but must be above 0 and at most 1; use 1.0 to switch it off")
-        if not 0 <= self.min_p <= 1:
-            raise ValueError(f"min_p is {self.min_p:g}, but must be from 0 to 1; use 0.0 to switch it off")
         self._set("stop", _stops(self.stop))
 
     def _set(self, name: str, value: object) -> None:
@@ -117,10 +110,12 @@ def _integer(name: str, value: object, least: int = 0, most: int | None = None, 
     return number
 
 
-def _real(name: str, value: object) -> float:
+def _real(name: str, value: object, least: float, most: float, allowed: str) -> float:
     if isinstance(value, (bool, str, bytes)) or not hasattr(value, "__float__"):
-        raise TypeError(f"{name} is {value!r} ({type(value).__name__}), but must be a number")
-    return float(value)
+        raise TypeError(f"{name} is {value!r} ({type(value).__name__}), but must be a number {allowed}")
+    if not least <= (number := float(value)) <= most:  # so that NaN is refused as well
+        raise ValueError(f"{name} is {value!r}, but must be {allowed}")
+    return number
 
 
 def _stops(stop: object) -> tuple[str | int, ...]:
@@ -128,7 +123,7 @@ def _stops(stop: object) -> tuple[str | int, ...]:
         stop = (stop,)
     if not isinstance(stop, Sequence) or isinstance(stop, (bytes, bytearray)):
         raise TypeError(
-            f"stop is {stop!r} ({type(stop).__name__}), but must be a string or a list of strings and token ids"
+            f"stop is {stop!r} ({type(stop).__name__}), but must be a string or a list of them and token ids"
         )
     if "" in stop:
         raise ValueError("stop holds an empty string, which would end every text before it begins; leave it out")
@@ -185,7 +180,8 @@ def sample(logits_BV: Tensor, batch: SamplingBatch, position_B: Tensor) -> Tenso
     Returns:
         int64 token ids, one a row.  Nothing here waits for the device.
 
-    A row with a NaN gets some token of the vocabulary: looking for NaN is the engine's business, once a step for all rows.
+    A row that holds NaN or plus infinity, or nothing but minus infinity, has no distribution.  It gets its argmax, which
+    prefers NaN: whoever wants to know looks at the logit of the chosen token.
 
     >>> batch = SamplingBatch.of([SamplingParams(), SamplingParams(temperature=1, top_k=2)], seeds=[0, 7])
     >>> sample(torch.tensor([[1.0, 3.0, 2.0], [5.0, 0.0, 5.0]]), batch, torch.tensor([4, 4])).tolist()
@@ -209,7 +205,8 @@ def sample(logits_BV: Tensor, batch: SamplingBatch, position_B: Tensor) -> Tenso
     # the lowest id among the largest, so that a tie does not depend on the order of the candidates
     beaten_BK = noisy_BK < noisy_BK.amax(dim=-1, keepdim=True)
     sampled_B = token_BK.masked_fill(beaten_BK, logits_BV.shape[-1] - 1).amin(dim=-1)
-    return torch.where(batch.temperature_B > 0, sampled_B, greedy_B)
+    drawn_B = (batch.temperature_B > 0) & logits_BV.amax(dim=-1).isfinite()
+    return torch.where(drawn_B, sampled_B, greedy_B)
     ### END SOLUTION
 
 

@@ -1,0 +1,31 @@
+# Every target only calls `python3 -m course`, which works the same where there is no make.
+PYTHON ?= python3
+ARGS ?=
+
+.PHONY: help course test test-all stubs lint model
+
+help:
+	@echo "make course     install into .venv, fetch the model, watch the engine answer eight prompts"
+	@echo "make test       check style, types and stubs, run the tests      ARGS='-k page_table' goes to pytest"
+	@echo "make test-all   the slow tests too"
+	@echo "make lint       style, types and stubs only"
+	@echo "make stubs      make flexnano/ from solutions/flexnano/"
+	@echo "PYTHON=python3.12 names another Python"
+
+course:
+	@$(PYTHON) -m course setup
+
+test:
+	@$(PYTHON) -m course test $(ARGS)
+
+test-all:
+	@$(PYTHON) -m course test --all $(ARGS)
+
+stubs:
+	@$(PYTHON) -m course stubs $(ARGS)
+
+lint:
+	@$(PYTHON) -m course lint
+
+model:
+	@$(PYTHON) -m course setup --no-demo

@@ -1,0 +1,284 @@
+# Your copy of solutions/flexnano/attention.py, made by `python -m course stubs`
+# Yours to write: the body of each function that says `raise NotImplementedError("Exercise ...")`.
+# untouched while the rest of this file has the hash 3cecd08260678caf
+"""Module 02: attention.  One function that a stock transformers model calls instead of its own, computed on one of three
+paths that mean the same:
+
+    compiled  FlexAttention through torch.compile: reads only the blocks that the mask lists
+    gather    copies the listed blocks side by side, then plain attention: needs no compiler, runs on a T4
+    eager     FlexAttention without a compiler: computes every score, and looks at the mask_mod alone.  A yardstick
+"""
+
+from __future__ import annotations
+
+import functools
+import itertools
+import math
+import os
+import warnings
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any, Literal, get_args
+
+import torch
+from torch import Tensor, nn
+from torch.nn.attention.flex_attention import BlockMask, flex_attention
+from transformers import AttentionInterface
+
+from .masks import block_mask_from_blocks, causal, soft_cap
+
+AttentionPath = Literal["compiled", "gather", "eager"]
+PATHS: tuple[AttentionPath, ...] = get_args(AttentionPath)
+
+
+Attend = Callable[..., Tensor]
+"""(q, k, v, mask, scale, softcap, kernel_options): q [B, Hq, Q, D], k and v [B or 1, Hk, K, D] -> [B, Hq, Q, D]."""
+
+
+def attention_forward(
+    attend: Attend,
+    module: nn.Module,
+    query: Tensor,
+    key: Tensor,
+    value: Tensor,
+    attention_mask: Tensor | None,
+    scaling: float | None = None,
+    softcap: float | None = None,
+    *,
+    flex_attn_block_mask: StepMask | Mapping[int | None, StepMask],
+    flex_attn_input_pos: Tensor | None = None,
+    flex_attn_batch_idx: Tensor | None = None,
+    flex_attn_kernel_options: dict[str, Any] | None = None,
+    **_unused: object,
+) -> tuple[Tensor, None]:
+    """What each attention layer of the model calls.  [2.1 · ★★★ · 25 min]
+
+    If the layer has a cache (`module.kv_cache`), the new keys and values go through its `update`, which returns the ones
+    to read; and the mask is the one for the cache's window, if there is one for each.
+
+    Args:
+        attend: computes the attention, on one of the three paths.
+        module: the attention layer.
+        query: [B, Hq, Q, D], after RoPE.
+        key, value: [B, Hk, Q, D]; Hq is a multiple of Hk: query head h reads key head h // (Hq / Hk).
+        attention_mask: not used; transformers makes none for a registered function.
+        scaling: factor on the scores; None: 1 / sqrt(D).
+        softcap: bound of Gemma 2's soft cap, or None.
+        flex_attn_block_mask: mask over the keys that are read, or one for each window: {window or None: mask}.
+        flex_attn_input_pos, flex_attn_batch_idx: positions and slots, passed on to the cache.
+        flex_attn_kernel_options: passed on to the compiled kernel.
+
+    Returns:
+        ([B, Q, Hq, D], None): transposed, since the model flattens heads next; a fully masked row is 0.
+    """
+    raise NotImplementedError("Exercise 2.1: attention_forward")
+
+
+# ---------------------------------------------------------------------- FlexAttention, compiled and eager
+
+
+def compiled_attention(device_type: str) -> Attend:
+    """FlexAttention as one kernel, with graphs of its own: one for each caller, that is for each engine."""
+
+    def attend(
+        q: Tensor,
+        k: Tensor,
+        v: Tensor,
+        mask: StepMask,
+        scale: float,
+        softcap: float | None,
+        options: dict[str, Any] | None,
+    ) -> Tensor:
+        return flex_attention(
+            q,
+            k,
+            v,
+            score_mod=None if softcap is None else soft_cap(softcap),
+            block_mask=mask,
+            scale=scale,
+            enable_gqa=q.shape[1] != k.shape[1],
+            kernel_options=options,
+        )
+
+    # dynamo keeps what it learns by code object, and makes a variable of each size that it has seen change.  Engines with
+    # pools or pages of different sizes would teach each other kernels that don't compile, so each gets its own.
+    attend.__code__ = attend.__code__.replace(co_name=f"attend_{next(_numbers)}")
+    # Batch sizes, prefill lengths and windows of one engine are graphs of one function; dynamo's own limit is 8.  Beyond
+    # it, fullgraph makes an error of what would otherwise be a silent and very slow fallback to eager.
+    torch._dynamo.config.recompile_limit = max(torch._dynamo.config.recompile_limit, 64)
+    # On a GPU FlexAttention has a kernel of its own for decode, and takes it only where the batch size is a constant of
+    # the graph: one graph a size.  On a CPU one graph with the size as a variable serves all.
+    return torch.compile(attend, fullgraph=True, dynamic=False if device_type == "cuda" else None)
+
+
+_numbers = itertools.count()
+
+
+def attend_eager(
+    q: Tensor, k: Tensor, v: Tensor, mask: StepMask, scale: float, softcap: float | None, options: dict[str, Any] | None
+) -> Tensor:
+    """FlexAttention in plain tensor operations: all scores, over the whole pool."""
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", message=".*flex_attention called without torch.compile.*")
+        return flex_attention(
+            q,
+            k,
+            v,
+            score_mod=None if softcap is None else soft_cap(softcap),
+            block_mask=mask,
+            scale=scale,
+            enable_gqa=q.shape[1] != k.shape[1],
+        )
+
+
+# ---------------------------------------------------------------------- gather, then plain attention
+
+
+@dataclass(frozen=True)
+class GatherMask:
+    """A BlockMask as the gather path reads it, worked out once a step and used by every layer.
+
+    address_BK: int64, the keys that each row reads, as places in the keys given to attention.
+    visible_BQK: bool, which of them each query reads.
+    """
+
+    address_BK: Tensor
+    visible_BQK: Tensor
+
+
+StepMask = BlockMask | GatherMask
+"""The mask of one step, in the form that its attention path reads."""
+
+
+def listed_blocks(num_blocks: Tensor, indices: Tensor, n_blocks: int) -> Tensor:
+    """Which blocks a list of a BlockMask names: int32 [B, 1, QB], [B, 1, QB, W] -> bool [B, QB, n_blocks]."""
+    counted = torch.arange(indices.shape[-1], device=indices.device) < num_blocks[..., None]
+    # What stands behind the count is not listed: it goes into a column that is cut off.
+    column = indices.long().where(counted, n_blocks)[:, 0]
+    return torch.zeros(*column.shape[:2], n_blocks + 1, dtype=torch.bool, device=indices.device).scatter_(
+        2, column, True
+    )[..., :n_blocks]
+
+
+def gather_mask(block_mask: BlockMask) -> GatherMask:
+    """Work out which keys each row reads.  [2.2 · ★★★ · 30 min]
+
+    For each row the blocks that any of its queries lists, partial or full, are put side by side; rows that list fewer are
+    filled up with blocks that nobody sees.  Entries of a full block are visible without asking, entries of a partial one
+    if the mask_mod says so, all others are not.
+
+    Args:
+        block_mask: B rows, one head, any number of queries.
+
+    Returns:
+        GatherMask with K = (most blocks that a row lists) × block size.  Keys beyond the sequence length are not visible.
+    """
+    raise NotImplementedError("Exercise 2.2: gather_mask")
+
+
+def attend_gather(
+    q: Tensor, k: Tensor, v: Tensor, mask: StepMask, scale: float, softcap: float | None, options: dict[str, Any] | None
+) -> Tensor:
+    """Plain attention over the keys that the mask names: [B, Hq, Q, D] -> [B, Hq, Q, D]."""
+    assert isinstance(mask, GatherMask), "the gather path takes a GatherMask: gather_mask(block_mask)"
+    B, Hq, Q, D = q.shape
+    Hk, group = k.shape[1], q.shape[1] // k.shape[1]
+
+    def rows(pool: Tensor) -> Tensor:
+        """[1, Hk, N, D] -> [B, Hk, K, D]."""
+        return pool[0].index_select(1, mask.address_BK.flatten()).unflatten(1, mask.address_BK.shape).transpose(0, 1)
+
+    # Query heads that share a key head become further queries of it, so that no key is copied for them.
+    q = q.reshape(B, Hk, group * Q, D)
+    visible = mask.visible_BQK[:, None].repeat(1, 1, group, 1)
+    if softcap is None:
+        out = nn.functional.scaled_dot_product_attention(q, rows(k), rows(v), attn_mask=visible, scale=scale)
+    else:
+        scores = (q.float() @ rows(k).float().transpose(2, 3)) * scale
+        scores = (softcap * torch.tanh(scores / softcap)).masked_fill(~visible, -math.inf)
+        out = (torch.softmax(scores, dim=-1) @ rows(v).float()).to(q.dtype)
+    # A query that sees nothing gives 0 / 0.
+    out = out.where(visible.any(dim=-1, keepdim=True), 0)
+    return out.reshape(B, Hq, Q, -1)
+
+
+def prepare_mask(path: AttentionPath, block_mask: BlockMask) -> StepMask:
+    """The mask in the form that the path reads."""
+    return gather_mask(block_mask) if path == "gather" else block_mask
+
+
+# ---------------------------------------------------------------------- transformers, and the choice of a path
+
+
+def register_attention(path: AttentionPath, device_type: str) -> str:
+    """Tell transformers of an attention function on one of the paths.
+
+    Returns:
+        The name to give to `model.set_attn_implementation`.
+    """
+    attend = {
+        "compiled": compiled_attention(device_type),
+        "gather": attend_gather,
+        "eager": attend_eager,
+    }[path]
+    name = f"flexnano_{path}_{next(_numbers)}"
+    AttentionInterface.register(name, functools.partial(attention_forward, attend))
+    return name
+
+
+def forget_attention(name: str) -> None:
+    """Take back what `register_attention` did; frees the compiled graphs."""
+    AttentionInterface._global_mapping.pop(name, None)
+
+
+def choose_path(
+    device: torch.device, dtype: torch.dtype, head_dim: int, group: int, wanted: str | None = None
+) -> tuple[AttentionPath, str]:
+    """Pick the attention path for a model, once, by trying.
+
+    Args:
+        device, dtype: of the model.
+        head_dim: size of its heads.
+        group: query heads for each key head.
+        wanted: a path by name, from the caller; None: `FLEXNANO_ATTENTION` if set, else the fastest that works.
+
+    Returns:
+        (path, the reason in words).
+
+    Raises:
+        ValueError: no such path.
+        RuntimeError: the compiled path was asked for by name and does not work here; or the device is "mps".
+    """
+    if device.type not in ("cpu", "cuda"):
+        raise RuntimeError(f"FlexAttention does not run on device {device.type!r}; move the model to 'cpu' or 'cuda'")
+    wanted = wanted or os.environ.get("FLEXNANO_ATTENTION")
+    if wanted is not None and wanted not in PATHS:
+        raise ValueError(f"no attention path {wanted!r}; there are {', '.join(PATHS)}")
+    if wanted in ("gather", "eager"):
+        return wanted, "asked for"
+    if device.type == "cuda" and torch.cuda.get_device_capability(device) < (8, 0):
+        trouble: str | None = "compiled FlexAttention needs compute capability 8.0"
+    else:
+        trouble = _compiling_fails(device, dtype, head_dim, group)
+    if trouble is None:
+        return "compiled", "a trial kernel compiled and gave the right result"
+    if wanted == "compiled":
+        raise RuntimeError(f"attention='compiled' does not work on this machine: {trouble}")
+    return "gather", trouble
+
+
+@functools.cache
+def _compiling_fails(device: torch.device, dtype: torch.dtype, head_dim: int, group: int) -> str | None:
+    """Compile one small case and compare it with plain attention: None if it works, else why not."""
+    generator = torch.Generator().manual_seed(0)
+    q, k, v = (torch.randn(1, heads, 128, head_dim, generator=generator).to(device, dtype) for heads in (group, 1, 1))
+    blocks = torch.ones(1, 1, 1, 1, dtype=torch.bool, device=device)
+    mask = block_mask_from_blocks(blocks, ~blocks, causal, (128, 128), (128, 128))
+    try:
+        with torch.inference_mode():
+            got = compiled_attention(device.type)(q, k, v, mask, head_dim**-0.5, None, None)
+            want = nn.functional.scaled_dot_product_attention(q, k, v, is_causal=True, enable_gqa=True)
+    except Exception as error:  # whatever keeps the compiler from working: no compiler, no cache folder, no support
+        return f"compiling FlexAttention failed ({type(error).__name__}: {str(error).strip().splitlines()[-1]})"
+    off = (got - want).abs().max().item()
+    return None if off < 0.05 else f"compiled FlexAttention is off by {off:.3g}"

@@ -1,0 +1,548 @@
+# Your copy of solutions/flexnano/inference.py, made by `python -m course stubs`
+# Yours to write: the body of each function that says `raise NotImplementedError("Exercise ...")`.
+# untouched while the rest of this file has the hash 000e20d764fd5563
+"""Module 06: the engine.  Sequences in, tokens out: packed prefill, decode over the paged cache, sampling, streaming."""
+
+from __future__ import annotations
+
+import itertools
+import operator
+import secrets
+import time
+from collections.abc import Iterator, Mapping
+from collections.abc import Sequence as SequenceOf
+from dataclasses import replace
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.nn.attention.flex_attention import BlockMask
+
+from .attention import StepMask, choose_path, forget_attention, prepare_mask, register_attention
+from .detokenize import Detokenizer
+from .kv_cache import attach_caches, free_memory, kv_bytes_per_token, pages_for_budget
+from .masks import MaskMod, all_of, block_mask_from_blocks, causal, packed_documents, sliding_window, visible_blocks
+from .model_probe import probe
+from .page_table import PageTable
+from .results import EngineStats, Result, TokenEvent
+from .sampling import SamplingBatch, SamplingParams, sample, top_logprobs
+from .scheduler import Row, Scheduler
+from .sequence import Sequence
+
+Prompt = str | SequenceOf[int] | SequenceOf[Mapping[str, Any]]
+"""Raw text, token ids, or chat messages such as [{"role": "user", "content": "Hello"}]."""
+
+Masks = dict[int | None, StepMask]
+"""The masks of a step: one for each window that layers of the model have, None for layers that read everything."""
+
+
+class Inference:
+    """A batch inference engine around a stock transformers model.
+
+    Args:
+        model: a causal language model of transformers, in eval mode.  The engine puts its caches and its attention into it;
+            `close` takes them out again.
+        tokenizer: of the model; None if all prompts are token ids and no text is wanted.
+        max_batch_size: sequences that run at once.
+        max_seq_length: tokens of a sequence, prompt and output together.
+        n_pages: pages of the KV cache; None: as many as fit into free memory, and can be used.
+        page_size: tokens in a page, a power of two.
+        attention: "compiled", "gather" or "eager"; None: the best that works here.
+        max_prefill_tokens: tokens that are prefilled in one step.
+        kernel_options: passed on to FlexAttention's kernel in decode.
+
+    Raises:
+        UnsupportedModel (a ValueError): the model would give wrong tokens; says why.
+        ValueError: a size out of range.
+    """
+
+    def __init__(
+        self,
+        model: Any,
+        tokenizer: Any,
+        max_batch_size: int = 16,
+        max_seq_length: int = 2048,
+        n_pages: int | None = None,
+        page_size: int = 128,
+        *,
+        attention: str | None = None,
+        max_prefill_tokens: int = 2048,
+        kernel_options: dict[str, Any] | None = None,
+    ) -> None:
+        for name, value in (
+            ("max_batch_size", max_batch_size),
+            ("max_seq_length", max_seq_length),
+            ("page_size", page_size),
+            ("max_prefill_tokens", max_prefill_tokens),
+            ("n_pages", 1 if n_pages is None else n_pages),
+        ):
+            _at_least_one(name, value)
+        if page_size & (page_size - 1):
+            raise ValueError(f"page_size {page_size} is not a power of two; use one, such as 16, 32, 64 or 128")
+        self.model, self.tokenizer = model, tokenizer
+        self.max_batch_size, self.max_seq_length = max_batch_size, max_seq_length
+        self.layers = probe(model, max_seq_length)
+        self.device, self.dtype = model.device, model.dtype
+        self.windows = sorted({layer.window for layer in self.layers}, key=lambda window: window or 0)
+        first = self.layers[0]
+        self.path, self.path_reason = choose_path(
+            self.device, self.dtype, first.head_dim, first.q_heads // first.kv_heads, attention
+        )
+        self.vocab_size = model.get_input_embeddings().num_embeddings
+        self.eos_token_ids = _eos_token_ids(model, tokenizer)
+
+        if n_pages is None:
+            # The rest is left to activations; a CPU's memory is also everyone else's.
+            share = 0.9 if self.device.type == "cuda" else 0.5
+            n_pages = pages_for_budget(
+                int(free_memory(self.device) * share),
+                kv_bytes_per_token(self.layers, self.dtype),
+                page_size,
+                max_batch_size,
+                max_seq_length,
+            )
+        self.page_table = PageTable(n_pages, page_size, max_batch_size, max_seq_length, self.device)
+        self.scheduler = Scheduler(self.page_table, max_prefill_tokens)
+        self.stats = EngineStats()
+        self._request_ids = itertools.count()
+        self._requests: dict[int, Sequence] = {}
+        self._events: list[TokenEvent] = []
+
+        # What the masks read lies in buffers that live as long as the engine, so that no step compiles anything anew.
+        self.prefill_block = 128 if self.device.type == "cuda" else 32
+        longest_prefill = self.prefill_length(max(max_prefill_tokens, max_seq_length))
+        self.documents = torch.zeros(longest_prefill, dtype=torch.int64, device=self.device)
+        self.positions = torch.zeros(max_batch_size, dtype=torch.int64, device=self.device)
+        self._prefill_mods = {window: self._prefill_mask_mod(window) for window in self.windows}
+        self._decode_mods = {window: self._decode_mask_mod(window) for window in self.windows}
+        self._decode_options = kernel_options
+        # A short row would be taken by the GPU kernel that is made for decode, and refused.
+        self._prefill_options = {"FORCE_USE_FLEX_ATTENTION": True} if self.device.type == "cuda" else None
+
+        self._implementation = model.config._attn_implementation
+        self._attention_name = register_attention(self.path, self.device.type)
+        self.caches = attach_caches(self.layers, self.page_table, self.dtype)
+        model.set_attn_implementation(self._attention_name)
+
+    # ------------------------------------------------------------------ requests
+
+    def add_request(self, prompt: Prompt, sampling_params: SamplingParams | None = None) -> int:
+        """Queue a request, also while others run.
+
+        Args:
+            prompt: raw text, token ids or chat messages.
+            sampling_params: None: greedy, 64 tokens.
+
+        Returns:
+            Its number, as in the events of `run_one_step`.
+
+        Raises:
+            TypeError, ValueError: the prompt is not one, or can never run.  Nothing changes then.
+        """
+        params = SamplingParams() if sampling_params is None else sampling_params
+        if not isinstance(params, SamplingParams):
+            raise TypeError(f"sampling_params is a {type(params).__name__}, but must be SamplingParams")
+        prompt_ids = self._prompt_ids(prompt)
+        if len(prompt_ids) >= self.max_seq_length:
+            raise ValueError(
+                f"a prompt of {len(prompt_ids)} tokens leaves no room for an answer in max_seq_length "
+                f"{self.max_seq_length}; shorten the prompt or give the engine a larger max_seq_length"
+            )
+        if params.stop_strings and self.tokenizer is None:
+            raise ValueError(f"stop strings {params.stop_strings} need a tokenizer, but the engine has none")
+        sequence = Sequence(
+            request_id=next(self._request_ids),
+            prompt_ids=prompt_ids,
+            params=params,
+            eos_token_ids=self.eos_token_ids,
+            max_length=self.max_seq_length,
+            seed=secrets.randbits(62) if params.seed is None else params.seed,
+            detokenizer=Detokenizer(self.tokenizer, params.stop_strings) if self.tokenizer is not None else None,
+        )
+        self.scheduler.add(sequence)
+        self._requests[sequence.request_id] = sequence
+        return sequence.request_id
+
+    def abort(self, request_id: int) -> bool:
+        """End a request now and free what it holds.  Its last event comes with the next step.
+
+        Returns:
+            False if the request is unknown or has ended already.
+        """
+        sequence = self._requests.get(request_id)
+        if sequence is None:
+            return False
+        self._end(sequence, "aborted", error="aborted by the caller")
+        return True
+
+    @property
+    def has_work(self) -> bool:
+        """Whether a request is unfinished, or an event is waiting to be fetched."""
+        return self.scheduler.has_work or bool(self._events)
+
+    def _prompt_ids(self, prompt: Prompt) -> list[int]:
+        if isinstance(prompt, str) or (
+            isinstance(prompt, list | tuple) and prompt and all(isinstance(part, Mapping) for part in prompt)
+        ):
+            if self.tokenizer is None:
+                raise TypeError("the prompt is text, but the engine has no tokenizer; give token ids")
+            if isinstance(prompt, str):
+                ids = self.tokenizer(prompt)["input_ids"]
+            else:
+                ids = self.tokenizer.apply_chat_template(prompt, add_generation_prompt=True, return_dict=True)[
+                    "input_ids"
+                ]
+        elif isinstance(prompt, list | tuple | Tensor) and not (isinstance(prompt, Tensor) and prompt.ndim != 1):
+            ids = prompt.tolist() if isinstance(prompt, Tensor) else list(prompt)
+        else:
+            raise TypeError(
+                f"a prompt is a {type(prompt).__name__}, but must be a string, a list of token ids or a list of chat messages"
+            )
+        if not ids:
+            raise ValueError("the prompt has no tokens; it needs at least one")
+        for token in ids:
+            if isinstance(token, bool) or not hasattr(token, "__index__"):
+                raise TypeError(f"{token!r} in the prompt is a {type(token).__name__}, but token ids are integers")
+            if not 0 <= token < self.vocab_size:
+                raise ValueError(f"token id {token} in the prompt is not in the vocabulary: 0 to {self.vocab_size - 1}")
+        return [operator.index(token) for token in ids]
+
+    # ------------------------------------------------------------------ one step
+
+    @torch.inference_mode()
+    def run_one_step(self) -> list[TokenEvent]:
+        """Run one step: prefill newcomers or decode one token of all that run.
+
+        Returns:
+            An event for each token made, and for each request that ended since the last call.  Empty if there was nothing
+            to do.
+
+        Raises:
+            Whatever the model raises.  The sequences of that step have ended with "error" then and hold nothing; all
+            others can go on.
+        """
+        started = time.perf_counter()
+        rows = self.scheduler.next_step()
+        for sequence in self.scheduler.outgrown:
+            self._end(sequence, "out_of_pages", error=self._outgrown_message(sequence))
+        self.scheduler.outgrown.clear()
+        try:
+            if rows:
+                self._run_rows(rows)
+        except BaseException as error:
+            for row in rows:
+                self._end(row.sequence, "error", error=f"{type(error).__name__}: {error}")
+            raise
+        self.stats.preemptions = self.scheduler.preemptions
+        self.stats.seconds += time.perf_counter() - started
+        events, self._events = self._events, []
+        return events
+
+    def _run_rows(self, rows: list[Row]) -> None:
+        """Compute the rows of a step and give each sequence its next token.  [6.12 · ★★★ · 30 min]
+
+        Rows that start at 0 are a prefill (`prefill_sequences`); all others are a decode (`decode_step`, with the slot, the
+        newest token and its position of each row).  From the logits `_next_tokens` chooses a token for each row, and
+        `_accept` hands it to the sequence.
+
+        Args:
+            rows: of one step, from the scheduler; at least one.
+
+        Returns:
+            Nothing.
+        """
+        raise NotImplementedError("Exercise 6.12: Inference._run_rows")
+
+    # ------------------------------------------------------------------ prefill
+
+    def prefill_length(self, n_tokens: int) -> int:
+        """The length that a row of packed prompts is padded to.  [6.7 · ★★☆ · 10 min]
+
+        Few different lengths mean few compiled graphs; many mean little padding.  On a GPU each length is a graph of its
+        own: powers of two.  On a CPU one graph serves all, and only the time of the padding counts: four lengths between
+        one power of two and the next.  Always a multiple of `prefill_block`.
+
+        Args:
+            n_tokens: tokens to pack, at least 1.
+
+        Returns:
+            The smallest of these lengths that is at least `n_tokens`.
+        """
+        raise NotImplementedError("Exercise 6.7: Inference.prefill_length")
+
+    def prefill_sequences(self, rows: list[Row]) -> Tensor:
+        """Compute the prompts of several sequences, packed into one row, and fill their pages.  [6.9 · ★★★ · 35 min]
+
+        The row is padded to L = `prefill_length`.  Each token carries its slot and its position in its own sequence;
+        padding has slot 0.  `documents[:L]` says which sequence each token belongs to: 0, 1, 2, … and for padding a number
+        that nothing else has.  The model is called by `_forward` with the masks of `get_prefill_block_mask` for each
+        window, and returns logits only where they are needed: at the last token of each sequence.
+
+        Args:
+            rows: sequences with slots and pages, all of their tokens to be computed.
+
+        Returns:
+            float32 [len(rows), V], the logits of the next token of each.
+        """
+        raise NotImplementedError("Exercise 6.9: Inference.prefill_sequences")
+
+    def _prefill_mask_mod(self, window: int | None) -> MaskMod:
+        """Each token reads what came before it in its own document, within the window."""
+        mods = [causal, packed_documents(self.documents)]
+        return all_of(*mods) if window is None else all_of(*mods, sliding_window(window))
+
+    def get_prefill_block_mask(self, start_L: Tensor, window: int | None = None) -> BlockMask:
+        """The BlockMask of a packed row.  [6.8 · ★★☆ · 15 min]
+
+        Args:
+            start_L: int64 [L], where in the row the document of each token begins; L is a multiple of `prefill_block`.
+            window: keys that a token reads, or None.
+
+        Returns:
+            A BlockMask over [L, L] in blocks of `prefill_block`, one batch row, one head, with `_prefill_mods[window]`.
+        """
+        raise NotImplementedError("Exercise 6.8: Inference.get_prefill_block_mask")
+
+    # ------------------------------------------------------------------ decode
+
+    def _decode_mask_mod(self, window: int | None) -> MaskMod:
+        """Row b reads the positions up to its own, within the window; there is one query, at position `positions[b]`."""
+
+        def up_to_itself(b: Tensor, h: Tensor, q_idx: Tensor, position: Tensor) -> Tensor:
+            return position <= self.positions[b]
+
+        def within_window(b: Tensor, h: Tensor, q_idx: Tensor, position: Tensor) -> Tensor:
+            return (position <= self.positions[b]) & (self.positions[b] - position < window)
+
+        return up_to_itself if window is None else within_window
+
+    def get_decoding_block_mask(self, batch_idx: Tensor, window: int | None = None) -> BlockMask:
+        """The logical BlockMask of a decode step: what each row reads of its own sequence.  [6.10 · ★★☆ · 20 min]
+
+        Args:
+            batch_idx: int64 [B], the slot of each row; a row of slot 0 is padding and lists no block.
+            window: keys that a token reads, itself included, or None.
+
+        Returns:
+            A BlockMask with B rows, one head, one query, key blocks of `page_size` tokens and `pages_per_row` of them,
+            and `_decode_mods[window]`.  Row b is at position `positions[b]`.  A page is full if the row reads all of it.
+        """
+        raise NotImplementedError("Exercise 6.10: Inference.get_decoding_block_mask")
+
+    def decode_step(self, batch_idx: Tensor, input_ids: Tensor, input_pos: Tensor) -> Tensor:
+        """Compute the newest token of each running sequence.  [6.11 · ★★☆ · 15 min]
+
+        On a GPU the rows are filled up to the next power of two, at most `max_batch_size`, with rows of slot 0: few batch
+        sizes mean few compiled graphs.  `positions` gets the position of each row before the masks are made.
+
+        Args:
+            batch_idx, input_ids, input_pos: int64 [B]: slot, token and position of each row.
+
+        Returns:
+            float32 [B, V], the logits of the next token of each row, without those of the padding.
+        """
+        raise NotImplementedError("Exercise 6.11: Inference.decode_step")
+
+    def _decode_step(self, batch_idx: Tensor, input_ids: Tensor, input_pos: Tensor) -> Tensor:
+        """From the logical masks through the page table to the model's forward: [B] each -> float32 [B, V]."""
+        masks = {
+            window: self.page_table.convert_logical_block_mask(
+                self.get_decoding_block_mask(batch_idx, window), batch_idx
+            )
+            for window in self.windows
+        }
+        return self._forward(input_ids[:, None], input_pos, batch_idx, masks, 1, self._decode_options)[:, -1]
+
+    # ------------------------------------------------------------------ the model, and what becomes of its logits
+
+    def _forward(
+        self,
+        input_ids: Tensor,
+        input_pos: Tensor,
+        batch_idx: Tensor,
+        masks: dict[int | None, BlockMask],
+        logits_at: Tensor | int,
+        kernel_options: dict[str, Any] | None,
+    ) -> Tensor:
+        """Call the stock model: its attention layers find mask, positions and slots among their keyword arguments."""
+        step_masks: Masks = {window: prepare_mask(self.path, mask) for window, mask in masks.items()}
+        return self.model(
+            input_ids=input_ids,
+            position_ids=input_pos if input_pos.ndim == 2 else input_pos[:, None],
+            use_cache=False,
+            logits_to_keep=logits_at,
+            flex_attn_block_mask=step_masks,
+            flex_attn_input_pos=input_pos,
+            flex_attn_batch_idx=batch_idx,
+            flex_attn_kernel_options=kernel_options,
+        ).logits.float()
+
+    def _next_tokens(self, rows: list[Row], logits_BV: Tensor) -> list[int | None]:
+        """Choose a token for each row, None where the model gave no number; note the probabilities that were asked for."""
+        params = [row.sequence.params for row in rows]
+        batch = SamplingBatch.of(params, [row.sequence.seed for row in rows], self.device)
+        position_B = torch.tensor([len(row.sequence) for row in rows], device=self.device)
+        token_B = sample(logits_BV, batch, position_B)
+        # argmax prefers NaN, so the chosen logit tells of one anywhere in the row.
+        finite = logits_BV.gather(1, token_B[:, None])[:, 0].isfinite().tolist()
+        tokens = token_B.tolist()
+        for i, row in enumerate(rows):
+            if row.sequence.params.logprobs is not None and finite[i]:
+                row.sequence.logprobs += top_logprobs(
+                    logits_BV[i : i + 1], token_B[i : i + 1], row.sequence.params.logprobs
+                )
+        return [token if ok else None for token, ok in zip(tokens, finite, strict=True)]
+
+    def _accept(self, sequence: Sequence, token: int | None) -> None:
+        """Hand a sequence its token, end it if that was the last, and tell the caller."""
+        if token is None:
+            self._end(sequence, "error", error="the model's logits are not finite (NaN or infinity)")
+            return
+        sequence.output_ids.append(token)
+        sequence.token_times.append(time.perf_counter())
+        self.stats.output_tokens += 1
+        reason, text = sequence.check_done(), ""
+        detokenizer = sequence.detokenizer
+        if detokenizer is not None and reason != "stop":
+            text = detokenizer.add(token)
+            reason = "stop" if detokenizer.stopped else reason
+        if reason is None:
+            self._events.append(TokenEvent(sequence.request_id, -1, token, text))
+        else:
+            self._end(sequence, reason, token=token, text=text)
+
+    def _end(
+        self, sequence: Sequence, reason: str, token: int | None = None, text: str = "", error: str | None = None
+    ) -> None:
+        """Finish a sequence, free what it holds, and queue its last event."""
+        self.scheduler.finish(sequence, reason)
+        if self._requests.pop(sequence.request_id, None) is None:
+            return
+        if sequence.detokenizer is not None:
+            text += sequence.detokenizer.finish()
+        result = Result.of(sequence, error)
+        self._events.append(TokenEvent(sequence.request_id, -1, token, text, result.finish_reason, result))
+
+    def _outgrown_message(self, sequence: Sequence) -> str:
+        return (
+            f"the sequence reached {len(sequence)} tokens, but the whole pool holds {self.scheduler.longest}; "
+            f"give the engine more n_pages or the request a smaller max_new_tokens"
+        )
+
+    # ------------------------------------------------------------------ many requests
+
+    def generate(
+        self, prompts: SequenceOf[Prompt], sampling_params: SamplingParams | SequenceOf[SamplingParams] | None = None
+    ) -> list[Result]:
+        """Answer all prompts.
+
+        Args:
+            prompts: strings (raw text), lists of token ids or lists of chat messages, mixed as you like.
+            sampling_params: for all, or a list with one for each; None: greedy, 64 tokens.
+
+        Returns:
+            Results in the order of the prompts.  A prompt that cannot run has `finish_reason` "refused" and an `error`;
+            the others are answered.
+
+        Raises:
+            TypeError, ValueError: `prompts` is no list, or `sampling_params` do not fit it.
+            Whatever the model raises.  Nothing of this call is left in the engine then.
+        """
+        results = {event.index: event.result for event in self.stream(prompts, sampling_params) if event.result}
+        return [results[index] for index in range(len(prompts))]
+
+    def stream(
+        self, prompts: SequenceOf[Prompt], sampling_params: SamplingParams | SequenceOf[SamplingParams] | None = None
+    ) -> Iterator[TokenEvent]:
+        """Answer all prompts and yield each token as it comes; `event.index` says of which prompt.
+
+        Args, raises: as `generate`.  Stopping early (`close`, `break`) aborts what is unfinished.
+        """
+        if isinstance(prompts, str) or not isinstance(prompts, SequenceOf):
+            raise TypeError(f"prompts is a {type(prompts).__name__}, but must be a list of prompts: [prompt]")
+        if sampling_params is None or isinstance(sampling_params, SamplingParams):
+            params: list[SamplingParams | None] = [sampling_params] * len(prompts)
+        else:
+            params = list(sampling_params)
+            if len(params) != len(prompts):
+                raise ValueError(f"{len(params)} sampling_params for {len(prompts)} prompts; give one, or one for each")
+        for one in params:
+            if one is not None and not isinstance(one, SamplingParams):
+                raise TypeError(f"sampling_params holds a {type(one).__name__}, but must hold SamplingParams")
+        return self._stream(prompts, params)
+
+    def _stream(self, prompts: SequenceOf[Prompt], params: list[SamplingParams | None]) -> Iterator[TokenEvent]:
+        index_of: dict[int, int] = {}
+        try:
+            for index, (prompt, one) in enumerate(zip(prompts, params, strict=True)):
+                try:
+                    index_of[self.add_request(prompt, one)] = index
+                except (TypeError, ValueError) as error:
+                    yield TokenEvent(-1, index, None, "", "refused", Result.refused(str(error)))
+            unfinished = set(index_of)
+            while unfinished:
+                others = []
+                for event in self.run_one_step():
+                    if event.request_id not in index_of:
+                        others.append(event)
+                        continue
+                    if event.result is not None:
+                        unfinished.discard(event.request_id)
+                    yield replace(event, index=index_of[event.request_id])
+                self._events[:0] = others
+        finally:
+            for request_id in index_of:
+                self.abort(request_id)
+            self._events = [event for event in self._events if event.request_id not in index_of]
+
+    # ------------------------------------------------------------------ about the engine
+
+    def describe(self) -> str:
+        """What was set up, in words: the model, the attention path and why, the cache and its size."""
+        table = self.page_table
+        per_token = kv_bytes_per_token(self.layers, self.dtype)
+        layers = ", ".join(
+            f"{sum(layer.window == window for layer in self.layers)} "
+            + ("reading everything" if window is None else f"reading a window of {window}")
+            for window in self.windows
+        )
+        return "\n".join(
+            [
+                f"model      {type(self.model).__name__}, {self.dtype} on {self.device}, layers: {layers}",
+                f"attention  {self.path} ({self.path_reason})",
+                f"cache      {table.n_pages} pages of {table.page_size} tokens, "
+                f"{(table.n_pages + 1) * table.page_size * per_token / 2**20:,.0f} MiB ({per_token:,} bytes a token)",
+                f"batch      {self.max_batch_size} sequences of up to {self.max_seq_length} tokens",
+            ]
+        )
+
+    def close(self) -> None:
+        """End what is unfinished and give the model back as it was.  The engine can't be used afterwards."""
+        for sequence in list(self._requests.values()):
+            self._end(sequence, "aborted", error="the engine was closed")
+        for layer in self.layers:
+            if getattr(layer.module, "kv_cache", None) in self.caches:
+                del layer.module.kv_cache
+        self.caches = []
+        self.model.set_attn_implementation(self._implementation)
+        forget_attention(self._attention_name)
+
+    def __enter__(self) -> Inference:
+        return self
+
+    def __exit__(self, *_exc: object) -> None:
+        self.close()
+
+
+def _at_least_one(name: str, value: object) -> None:
+    if isinstance(value, bool) or not isinstance(value, int):
+        raise TypeError(f"{name} is {value!r}, but must be an integer of at least 1")
+    if value < 1:
+        raise ValueError(f"{name} is {value}, but must be at least 1")
+
+
+def _eos_token_ids(model: Any, tokenizer: Any) -> frozenset[int]:
+    """Ids that end a text: those of the generation config (chat models have several), and the tokenizer's own."""
+    configured = model.generation_config.eos_token_id if model.generation_config is not None else None
+    ids = configured if isinstance(configured, list) else [configured]
+    return frozenset(int(i) for i in [*ids, getattr(tokenizer, "eos_token_id", None)] if i is not None)

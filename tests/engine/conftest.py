@@ -1,0 +1,78 @@
+"""These tests are about the reference alone: here `import flexnano` means solutions/flexnano/, whatever the caller set."""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+os.environ["FLEXNANO"] = "solutions"  # also for child processes
+os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
+for _name in [name for name in sys.modules if name.partition(".")[0] == "flexnano"]:
+    del sys.modules[_name]  # the learner's package, imported by tests that were collected before
+
+import flexnano  # noqa: E402
+
+if Path(flexnano.__path__[0]).parent.name != "solutions":
+    raise ImportError(f"flexnano comes from {flexnano.__path__[0]}, but these tests need solutions/flexnano")
+
+import families  # noqa: E402
+import hypothesis  # noqa: E402
+import pytest  # noqa: E402
+import torch  # noqa: E402
+import transformers  # noqa: E402
+
+if TYPE_CHECKING:
+    from flexnano import Inference
+
+torch.set_num_threads(1)  # with two, times vary a hundredfold on a busy machine
+transformers.utils.logging.set_verbosity_error()
+transformers.utils.logging.disable_progress_bar()
+hypothesis.settings.register_profile("engine", deadline=None)
+hypothesis.settings.load_profile("engine")
+
+
+def _assert_idle(engine: Inference) -> None:
+    table = engine.page_table
+    table.check()
+    assert table.pages_available == table.n_pages, f"pages are still owned: {[row for row in table.owned if row]}"
+    assert len(table.free_slots) == table.max_batch_size, f"slots are still taken: only {table.free_slots} are free"
+    assert not engine.scheduler.waiting, f"still waiting: {list(engine.scheduler.waiting)}"
+    assert not engine.scheduler.running, f"still running: {engine.scheduler.running}"
+
+
+@pytest.fixture
+def assert_idle() -> Callable[[Inference], None]:
+    """Fails if the engine holds a page, a slot or a request."""
+    return _assert_idle
+
+
+@pytest.fixture
+def make_engine() -> Iterator[Callable[..., Inference]]:
+    """`make_engine("gemma2", n_pages=4, …)`: a small engine on a new tiny model, or on the model given.
+
+    After the test its page table must be in order, and closing it must leave no page and no slot taken.
+    """
+    engines: list[Inference] = []
+
+    def make(model: Any = "llama", **options: Any) -> Inference:
+        if isinstance(model, str):
+            model = families.FAMILIES[model]()
+        defaults: dict[str, Any] = dict(
+            tokenizer=families.TinyTokenizer(),
+            max_batch_size=4,
+            max_seq_length=128,
+            n_pages=32,
+            page_size=16,
+            attention="gather",
+        )
+        engines.append(flexnano.Inference(model, **(defaults | options)))
+        return engines[-1]
+
+    yield make
+    for engine in engines:
+        engine.page_table.check()
+        engine.close()
+        _assert_idle(engine)
