@@ -83,7 +83,7 @@ def timed_run(job: Job) -> dict[str, Any]:
         clocks, start = CpuClocks(), time.perf_counter()
         outcome = engine.run(requests)
         seconds = time.perf_counter() - start
-        others = clocks.share_of_others(seconds)
+        cpu_seconds, others = clocks.own_seconds(), clocks.share_of_others(seconds)
         about = engine.describe()
     finally:
         engine.close()
@@ -92,6 +92,7 @@ def timed_run(job: Job) -> dict[str, Any]:
         raise RuntimeError(f"{job.engine} wrote {lengths} tokens, asked for {asked}: the comparison would be unfair")
     return {
         "seconds": seconds,
+        "cpu_seconds": cpu_seconds,
         "output_tokens": sum(asked),
         "prompt_tokens": sum(len(r.prompt) for r in requests),
         "first_token_seconds": outcome.first_token_seconds,
@@ -150,9 +151,13 @@ class CpuClocks:
         times = psutil.cpu_times()
         return sum(getattr(times, name, 0.0) for name in ("user", "nice", "system", "irq", "softirq", "steal"))
 
+    def own_seconds(self) -> float:
+        """Processor time of this process, all threads together."""
+        return time.process_time() - self.own
+
     def share_of_others(self, seconds: float) -> float:
         """From 0 (alone on the machine) to 1."""
-        foreign = (self.busy() - self.all) - (time.process_time() - self.own)
+        foreign = self.busy() - self.all - self.own_seconds()
         return max(foreign, 0.0) / (seconds * (os.cpu_count() or 1))
 
 

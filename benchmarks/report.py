@@ -20,10 +20,10 @@ def print_table(report: dict[str, Any]) -> None:
             print(f"{name:14}did not run: {row['error'].splitlines()[-1][:90]}")
             continue
         speed, first, setting = row["output_tokens_per_second"], row["first_token_seconds"], row["setting"]
-        shown = f"{speed['median']:.1f} ({speed['min']:.1f}–{speed['max']:.1f})"
+        shown = f"{speed['median']:.1f} ({speed['min']:.1f} to {speed['max']:.1f})"
         print(f"{name:14}{setting['dtype']:10}{setting['threads']:8}{shown:>24}{first['median']:11.1f} median")
     for name, ratio in report["ratios"].items():
-        print(f"{name}: {ratio['median']:.2f} ({ratio['min']:.2f}–{ratio['max']:.2f})")
+        print(f"{name}: {ratio['median']:.2f} ({ratio['min']:.2f} to {ratio['max']:.2f})")
     for pair, rows in report["tokens"].get("rows_equal", {}).items():
         print(f"float32 tokens, {pair}: {rows} of {report['tokens'].get('rows', '?')} rows")
     for name, found in report["tokens"].get("engines", {}).items():

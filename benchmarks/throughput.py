@@ -50,12 +50,13 @@ class Bench:
     sample: Shape
     engine_options: dict[str, Any]
     launch: Launch
+    code: Result  # the commit: a job that other code has done is not this one
     log: Path
     done: dict[str, Result]
 
     def run(self, what: str, job: Job, repeat: int = 0) -> Result:
         """The result of `job`, from the log if it is there. `what` is shown while it runs."""
-        key = hashlib.sha256(json.dumps([asdict(job), repeat], sort_keys=True).encode()).hexdigest()
+        key = hashlib.sha256(json.dumps([asdict(job), repeat, self.code], sort_keys=True).encode()).hexdigest()
         if key not in self.done:
             print(f"  {what:58}", end=" ", flush=True)
             began = time.perf_counter()
@@ -101,6 +102,7 @@ def main(argv: list[str] | None = None, launch: Launch = launch) -> Result:
         sample=QUICK if args.quick else SAMPLE,
         engine_options={"attention": args.attention} if args.attention else {},
         launch=launch,
+        code=describe_code(),
         log=log,
         done=read_log(log),
     )
@@ -114,7 +116,7 @@ def main(argv: list[str] | None = None, launch: Launch = launch) -> Result:
         "what": "output tokens per second of several engines on one workload of mixed lengths; greedy, no end of sequence",
         "date": time.strftime("%Y-%m-%d %H:%M:%S %z", time.localtime(began)),
         "command": "python -m benchmarks.throughput " + " ".join(sys.argv[1:] if argv is None else argv),
-        "code": describe_code(),
+        "code": bench.code,
         "machine": machine,
         "versions": versions(),
         "model": Path(bench.model).name,

@@ -22,7 +22,7 @@ from torch import Tensor, nn
 from torch.nn.attention.flex_attention import BlockMask, flex_attention
 from transformers import AttentionInterface
 
-from .masks import block_mask_from_blocks, causal, soft_cap
+from .masks import block_mask_from_blocks, soft_cap, visible_blocks
 
 AttentionPath = Literal["compiled", "gather", "eager"]
 PATHS: tuple[AttentionPath, ...] = get_args(AttentionPath)
@@ -91,10 +91,10 @@ def compiled_attention(device_type: str) -> Attend:
         q: Tensor,
         k: Tensor,
         v: Tensor,
-        mask: StepMask,
+        mask: BlockMask,
         scale: float,
         softcap: float | None,
-        options: dict[str, Any] | None,
+        options: Any,
     ) -> Tensor:
         return flex_attention(
             q,
@@ -122,7 +122,7 @@ _numbers = itertools.count()
 
 
 def attend_eager(
-    q: Tensor, k: Tensor, v: Tensor, mask: StepMask, scale: float, softcap: float | None, options: dict[str, Any] | None
+    q: Tensor, k: Tensor, v: Tensor, mask: BlockMask, scale: float, softcap: float | None, options: Any
 ) -> Tensor:
     """FlexAttention in plain tensor operations: all scores, over the whole pool."""
     with warnings.catch_warnings():
@@ -185,7 +185,9 @@ def gather_mask(block_mask: BlockMask) -> GatherMask:
     q_block, k_block = block_mask.BLOCK_SIZE
     n_blocks = -(-N // k_block)
     partial = listed_blocks(block_mask.kv_num_blocks, block_mask.kv_indices, n_blocks)
-    full = listed_blocks(block_mask.full_kv_num_blocks, block_mask.full_kv_indices, n_blocks)
+    full = torch.zeros_like(partial)
+    if block_mask.full_kv_num_blocks is not None and block_mask.full_kv_indices is not None:
+        full = listed_blocks(block_mask.full_kv_num_blocks, block_mask.full_kv_indices, n_blocks)
 
     read = (partial | full).any(dim=1)
     widest = int(read.sum(dim=1).max())
@@ -207,10 +209,9 @@ def gather_mask(block_mask: BlockMask) -> GatherMask:
 
 
 def attend_gather(
-    q: Tensor, k: Tensor, v: Tensor, mask: StepMask, scale: float, softcap: float | None, options: dict[str, Any] | None
+    q: Tensor, k: Tensor, v: Tensor, mask: GatherMask, scale: float, softcap: float | None, options: Any
 ) -> Tensor:
     """Plain attention over the keys that the mask names: [B, Hq, Q, D] -> [B, Hq, Q, D]."""
-    assert isinstance(mask, GatherMask), "the gather path takes a GatherMask: gather_mask(block_mask)"
     B, Hq, Q, D = q.shape
     Hk, group = k.shape[1], q.shape[1] // k.shape[1]
 
@@ -246,11 +247,8 @@ def register_attention(path: AttentionPath, device_type: str) -> str:
     Returns:
         The name to give to `model.set_attn_implementation`.
     """
-    attend = {
-        "compiled": compiled_attention(device_type),
-        "gather": attend_gather,
-        "eager": attend_eager,
-    }[path]
+    plain: dict[str, Attend] = {"gather": attend_gather, "eager": attend_eager}
+    attend = plain[path] if path in plain else compiled_attention(device_type)
     name = f"flexnano_{path}_{next(_numbers)}"
     AttentionInterface.register(name, functools.partial(attention_forward, attend))
     return name
@@ -261,8 +259,25 @@ def forget_attention(name: str) -> None:
     AttentionInterface._global_mapping.pop(name, None)
 
 
+def decode_options(device_type: str, dtype: torch.dtype, group: int, page_size: int) -> dict[str, Any] | None:
+    """Kernel options without which FlexAttention refuses to decode a model, or None.
+
+    The GPU kernel made for decode takes groups of 1, 2, 4, 8, … query heads for each key head.  Others fall to the general
+    kernel, whose tiles are 128 keys wide unless told otherwise; but a tile must not span pages.
+    """
+    if device_type != "cuda" or group & (group - 1) == 0:
+        return None
+    return {"BLOCK_M": 32, "BLOCK_N": min(page_size, 32 if dtype == torch.float32 else 64)}
+
+
 def choose_path(
-    device: torch.device, dtype: torch.dtype, head_dim: int, group: int, wanted: str | None = None
+    device: torch.device,
+    dtype: torch.dtype,
+    head_dim: int,
+    group: int,
+    wanted: str | None = None,
+    page_size: int = 128,
+    options: dict[str, Any] | None = None,
 ) -> tuple[AttentionPath, str]:
     """Pick the attention path for a model, once, by trying.
 
@@ -271,6 +286,7 @@ def choose_path(
         head_dim: size of its heads.
         group: query heads for each key head.
         wanted: a path by name, from the caller; None: `FLEXNANO_ATTENTION` if set, else the fastest that works.
+        page_size, options: of the decode kernel that is tried.
 
     Returns:
         (path, the reason in words).
@@ -289,7 +305,7 @@ def choose_path(
     if device.type == "cuda" and torch.cuda.get_device_capability(device) < (8, 0):
         trouble: str | None = "compiled FlexAttention needs compute capability 8.0"
     else:
-        trouble = _compiling_fails(device, dtype, head_dim, group)
+        trouble = _compiling_fails(device, dtype, head_dim, group, page_size, tuple((options or {}).items()))
     if trouble is None:
         return "compiled", "a trial kernel compiled and gave the right result"
     if wanted == "compiled":
@@ -298,17 +314,32 @@ def choose_path(
 
 
 @functools.cache
-def _compiling_fails(device: torch.device, dtype: torch.dtype, head_dim: int, group: int) -> str | None:
-    """Compile one small case and compare it with plain attention: None if it works, else why not."""
+def _compiling_fails(
+    device: torch.device,
+    dtype: torch.dtype,
+    head_dim: int,
+    group: int,
+    page_size: int,
+    options: tuple[tuple[str, Any], ...],
+) -> str | None:
+    """Compile a decode of two rows over three pages and compare it with plain attention: None if it works, else why not."""
     generator = torch.Generator().manual_seed(0)
-    q, k, v = (torch.randn(1, heads, 128, head_dim, generator=generator).to(device, dtype) for heads in (group, 1, 1))
-    blocks = torch.ones(1, 1, 1, 1, dtype=torch.bool, device=device)
-    mask = block_mask_from_blocks(blocks, ~blocks, causal, (128, 128), (128, 128))
+    q, k, v = (
+        torch.randn(*shape, head_dim, generator=generator).to(device, dtype)
+        for shape in ((2, group, 1), (1, 1, 3 * page_size), (1, 1, 3 * page_size))
+    )
+    last = torch.tensor([page_size // 2, 2 * page_size + page_size // 2], device=device)
+
+    def up_to_last(b: Tensor, h: Tensor, q_idx: Tensor, kv_idx: Tensor) -> Tensor:
+        return kv_idx <= last[b]
+
+    partial, full = visible_blocks(torch.zeros_like(last)[:, None], last[:, None], 3, (1, page_size))
+    mask = block_mask_from_blocks(partial[:, None], full[:, None], up_to_last, (128, page_size), (1, 3 * page_size))
     try:
         with torch.inference_mode():
-            got = compiled_attention(device.type)(q, k, v, mask, head_dim**-0.5, None, None)
-            want = nn.functional.scaled_dot_product_attention(q, k, v, is_causal=True, enable_gqa=True)
+            got = compiled_attention(device.type)(q, k, v, mask, head_dim**-0.5, None, dict(options))
+            want = attend_gather(q.float(), k.float(), v.float(), gather_mask(mask), head_dim**-0.5, None, None)
     except Exception as error:  # whatever keeps the compiler from working: no compiler, no cache folder, no support
-        return f"compiling FlexAttention failed ({type(error).__name__}: {str(error).strip().splitlines()[-1]})"
+        return f"compiling FlexAttention failed ({type(error).__name__}: {str(error).strip().splitlines()[0]})"
     off = (got - want).abs().max().item()
     return None if off < 0.05 else f"compiled FlexAttention is off by {off:.3g}"

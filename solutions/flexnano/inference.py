@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 from torch.nn.attention.flex_attention import BlockMask
 
-from .attention import StepMask, choose_path, forget_attention, prepare_mask, register_attention
+from .attention import StepMask, choose_path, decode_options, forget_attention, prepare_mask, register_attention
 from .detokenize import Detokenizer
 from .kv_cache import attach_caches, free_memory, kv_bytes_per_token, pages_for_budget
 from .masks import MaskMod, all_of, block_mask_from_blocks, causal, packed_documents, sliding_window, visible_blocks
@@ -81,9 +81,10 @@ class Inference:
         self.layers = probe(model, max_seq_length)
         self.device, self.dtype = model.device, model.dtype
         self.windows = sorted({layer.window for layer in self.layers}, key=lambda window: window or 0)
-        first = self.layers[0]
+        head_dim, group = self.layers[0].head_dim, self.layers[0].q_heads // self.layers[0].kv_heads
+        self._decode_options = kernel_options or decode_options(self.device.type, self.dtype, group, page_size)
         self.path, self.path_reason = choose_path(
-            self.device, self.dtype, first.head_dim, first.q_heads // first.kv_heads, attention
+            self.device, self.dtype, head_dim, group, attention, page_size, self._decode_options
         )
         self.vocab_size = model.get_input_embeddings().num_embeddings
         self.eos_token_ids = _eos_token_ids(model, tokenizer)
@@ -112,7 +113,6 @@ class Inference:
         self.positions = torch.zeros(max_batch_size, dtype=torch.int64, device=self.device)
         self._prefill_mods = {window: self._prefill_mask_mod(window) for window in self.windows}
         self._decode_mods = {window: self._decode_mask_mod(window) for window in self.windows}
-        self._decode_options = kernel_options
         # A short row would be taken by the GPU kernel that is made for decode, and refused.
         self._prefill_options = {"FORCE_USE_FLEX_ATTENTION": True} if self.device.type == "cuda" else None
 
@@ -302,7 +302,12 @@ class Inference:
         n_tokens = sum(row.n_tokens for row in rows)
         L = self.prefill_length(n_tokens)
         padding = L - n_tokens
-        ids, slots, positions, documents, starts, last_tokens = [], [], [], [], [], []
+        ids: list[int] = []
+        slots: list[int] = []
+        positions: list[int] = []
+        documents: list[int] = []
+        starts: list[int] = []
+        last_tokens: list[int] = []
         for document, row in enumerate(rows):
             start = len(ids)
             ids += row.sequence.token_ids
@@ -363,10 +368,13 @@ class Inference:
         def up_to_itself(b: Tensor, h: Tensor, q_idx: Tensor, position: Tensor) -> Tensor:
             return position <= self.positions[b]
 
+        if window is None:
+            return up_to_itself
+
         def within_window(b: Tensor, h: Tensor, q_idx: Tensor, position: Tensor) -> Tensor:
             return (position <= self.positions[b]) & (self.positions[b] - position < window)
 
-        return up_to_itself if window is None else within_window
+        return within_window
 
     def get_decoding_block_mask(self, batch_idx: Tensor, window: int | None = None) -> BlockMask:
         """The logical BlockMask of a decode step: what each row reads of its own sequence.  [6.10 · ★★☆ · 20 min]

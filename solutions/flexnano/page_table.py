@@ -337,7 +337,7 @@ class PageTable:
             block_mask.kv_num_blocks,
             physical(block_mask.kv_indices),
             block_mask.full_kv_num_blocks,
-            physical(block_mask.full_kv_indices),
+            None if block_mask.full_kv_indices is None else physical(block_mask.full_kv_indices),
             BLOCK_SIZE=(q_block, k_block),
             mask_mod=self.physical_mask_mod(block_mask.mask_mod),
             seq_lengths=(block_mask.seq_lengths[0], (self.n_pages + 1) * self.page_size),

@@ -17,7 +17,9 @@ from course import commands, environment
 from course.console import CourseError
 from course.environment import ROOT, Environment
 
-LOG_OF_A_FULL_DISK = "Installing collected packages: torch\nERROR: Could not install packages due to an OSError: [Errno 28] No space left on device\n"
+LOG_OF_A_FULL_DISK = """Installing collected packages: torch
+ERROR: Could not install packages due to an OSError: [Errno 28] No space left on device
+"""
 
 
 class Machine:

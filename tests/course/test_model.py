@@ -131,7 +131,7 @@ def test_too_little_space_is_told_before_the_download(index: Index, monkeypatch:
     from shutil import _ntuple_diskusage
 
     monkeypatch.setattr(environment.shutil, "disk_usage", lambda _path: _ntuple_diskusage(10**10, 0, 10**8))
-    with pytest.raises(CourseError, match="100 MB are free .* 600 MB are needed"):
+    with pytest.raises(CourseError, match=r"100 MB are free .* 600 MB are needed"):
         index.ensure()
     assert index.downloads == 0
 

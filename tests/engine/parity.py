@@ -12,6 +12,7 @@ from dataclasses import dataclass
 
 import families
 import torch
+
 from flexnano import Inference, Result, SamplingParams
 
 PATHS = ("compiled", "gather", "eager")
@@ -37,9 +38,9 @@ def prompts_for(page_size: int) -> list[list[int]]:
     return [families.random_prompt(length, seed=length) for length in lengths]
 
 
-def make_engine(family: str, path: str, page_size: int) -> Inference:
+def make_engine(family: str, path: str, page_size: int, device: str = "cpu") -> Inference:
     return Inference(
-        families.FAMILIES[family](),
+        families.FAMILIES[family]().to(device),
         None,
         max_batch_size=4,
         max_seq_length=2 * page_size + NEW_TOKENS + 1,
@@ -49,9 +50,9 @@ def make_engine(family: str, path: str, page_size: int) -> Inference:
     )
 
 
-def run_cell(family: str, path: str, page_size: int) -> Cell:
+def run_cell(family: str, path: str, page_size: int, device: str = "cpu") -> Cell:
     """Raises AssertionError where the engine is not transformers."""
-    with make_engine(family, path, page_size) as engine:
+    with make_engine(family, path, page_size, device) as engine:
         return compare(engine, families.FAMILIES[family](), prompts_for(page_size))
 
 
@@ -60,9 +61,7 @@ def compare(engine: Inference, reference: families.PreTrainedModel, prompts: lis
     engine.page_table.check()
     cells = [compare_one(prompt, result, reference) for prompt, result in zip(prompts, results, strict=True)]
     assert engine.stats.preemptions > 0, "no sequence was preempted: the pool is too large to prove anything"
-    return Cell(
-        max(worst for worst, _ in cells), sum(near_ties for _, near_ties in cells), engine.stats.preemptions
-    )
+    return Cell(max(worst for worst, _ in cells), sum(near_ties for _, near_ties in cells), engine.stats.preemptions)
 
 
 def compare_one(prompt: list[int], result: Result, reference: families.PreTrainedModel) -> tuple[float, int]:
@@ -76,10 +75,13 @@ def compare_one(prompt: list[int], result: Result, reference: families.PreTraine
 
     off_T = (got_TV - expected_TV).abs().amax(-1)
     assert off_T.max() < TOLERANCE, (
-        f"{what}: log-probabilities are off by {off_T.max():.3g}, first at new token {int((off_T > TOLERANCE).int().argmax())}"
+        f"{what}: log-probabilities are off by {off_T.max():.3g}, "
+        f"first at new token {int((off_T > TOLERANCE).int().argmax())}"
     )
     best_T2 = logits_TV.topk(2).values
     near_tie_T = best_T2[:, 0] - best_T2[:, 1] < NEAR_TIE
     wrong_T = logits_TV.argmax(-1) != torch.tensor(result.token_ids)
-    assert not (wrong_T & ~near_tie_T).any(), f"{what}: another token than transformers' at {wrong_T.nonzero().tolist()}"
+    assert not (wrong_T & ~near_tie_T).any(), (
+        f"{what}: another token than transformers' at {wrong_T.nonzero().tolist()}"
+    )
     return float(off_T.max()), int(near_tie_T.sum())

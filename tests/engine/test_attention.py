@@ -95,7 +95,7 @@ def numbers(B: int, Hq: int, Hk: int, Q: int, K: int, D: int = 8, Dv: int = 8, r
     block_size=st.sampled_from([(1, 4), (4, 4), (8, 2), (16, 1)]),
     softcap=st.sampled_from([None, 0.5]),
 )
-@settings(max_examples=80)
+@settings(max_examples=30)
 def test_any_mask_means_the_same_on_each_path(
     data: st.DataObject,
     B: int,
@@ -228,10 +228,7 @@ def test_keys_beyond_the_end_are_not_read() -> None:
 # ---------------------------------------------------------------------- compiled: a few cases, seconds each
 
 
-@pytest.mark.parametrize(
-    ("heads", "softcap"), [((4, 2), None), ((4, 1), 2.0)], ids=["grouped heads", "one key head and a soft cap"]
-)
-def test_compiled_decode_over_pages_out_of_order(heads: tuple[int, int], softcap: float | None) -> None:
+def test_compiled_decode_over_pages_out_of_order_with_a_window_and_a_soft_cap() -> None:
     table = PageTable(n_pages=7, page_size=16, max_batch_size=4, max_seq_length=64)
     table.free_pages, table.free_slots = [1, 6, 3, 7, 2, 5, 4], [2, 4, 1, 3]
     slots = [table.allocate() for _ in range(3)]
@@ -245,11 +242,11 @@ def test_compiled_decode_over_pages_out_of_order(heads: tuple[int, int], softcap
 
     logical = block_mask_of(in_window, dense_mask(in_window, 3, 1, 1, 64)[:, 0], (128, 16))
     mask = table.convert_logical_block_mask(logical, torch.tensor(slots))
-    q, k, v = numbers(3, *heads, 1, 8 * 16, D=16, Dv=16)
-    expected = textbook(q, k, v, dense_mask(mask.mask_mod, 3, 1, 1, 8 * 16)[:, 0], 0.3, softcap)
+    q, k, v = numbers(3, 4, 2, 1, 8 * 16, D=16, Dv=16)
+    expected = textbook(q, k, v, dense_mask(mask.mask_mod, 3, 1, 1, 8 * 16)[:, 0], 0.3, softcap=2.0)
     for path in PATHS:
         with torch.inference_mode():
-            got = attend(path, q, k, v, mask, softcap=softcap)
+            got = attend(path, q, k, v, mask, softcap=2.0)
         torch.testing.assert_close(got.double(), expected, atol=1e-5, rtol=1e-4, msg=f"{path} is off")
 
 

@@ -8,10 +8,10 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
-import families
 import parity
 import pytest
 import torch
+
 from flexnano import Inference
 from flexnano.page_table import PageTable
 from flexnano.sequence import Sequence

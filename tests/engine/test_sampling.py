@@ -217,7 +217,7 @@ def test_ranking_orders_by_logit_then_by_id(values: list[float], n: int) -> None
     assert logits[0].tolist() == [values[i] for i in expected]
 
 
-@pytest.mark.parametrize("temperature", [1e-45, 1e-38, 1e-6, 1.0, 3e38])
+@pytest.mark.parametrize("temperature", [0.0, 1e-45, 1e-38, 1e-6, 1.0, 3e38])
 def test_no_temperature_makes_nan(temperature: float) -> None:
     scaled = with_temperature(torch.tensor([[1e4, -1e4, 1e4 - 1, -INF]]), one(temperature))
     assert not scaled.isnan().any() and scaled[0, 0] == 0
@@ -285,9 +285,12 @@ def test_seed_position_and_id_are_not_interchangeable() -> None:
     assert len({noise(*cell) for cell in cells}) == len(cells), "two different cells share their noise"
 
 
-def test_noise_is_finite_at_the_extremes() -> None:
-    edge = torch.tensor([0, 1, 2**63 - 1])
-    assert gumbel_noise(edge, edge, torch.arange(200_000).expand(3, -1)).isfinite().all()
+@pytest.mark.parametrize("bits", [0, 1, -1, 2**63 - 1, -(2**63)])
+def test_noise_is_finite_for_the_rarest_bits(bits: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Rounded to 0 or 1, they would make infinite noise: a token that is always drawn, or never."""
+    monkeypatch.setattr("flexnano.sampling.mix64", lambda x: torch.full_like(x, bits))
+    zero = torch.tensor([0])
+    assert gumbel_noise(zero, zero, zero[None]).isfinite().all()
 
 
 # -- sampling
