@@ -196,7 +196,7 @@ class FlexNano:
         for result in results:
             if result.finish_reason != "length":
                 raise RuntimeError(f"request {result.request_id} ended with {result.finish_reason}: {result.error}")
-        return Outcome([list(r.token_ids) for r in results], [r.metrics.time_to_first_token for r in results])
+        return Outcome([list(r.token_ids) for r in results], [r.metrics.time_to_first_token or 0.0 for r in results])
 
     def describe(self) -> str:
         return str(self.engine.describe())

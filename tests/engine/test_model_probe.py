@@ -101,6 +101,18 @@ def test_the_model_is_left_as_it_was_after_an_error_inside_it() -> None:
     assert len(probe(model, MAX_SEQ_LENGTH)) == 2
 
 
+def test_running_out_of_memory_is_not_the_models_fault() -> None:
+    model = FAMILIES["llama"]()
+
+    def fails(*_: Any) -> None:
+        raise torch.OutOfMemoryError("tried to allocate 20 GiB")
+
+    model.model.layers[1].register_forward_hook(fails)
+    with pytest.raises(torch.OutOfMemoryError, match="20 GiB"):
+        probe(model, MAX_SEQ_LENGTH)
+    assert model.config._attn_implementation == "sdpa"
+
+
 # --------------------------------------------------------------------------- windows
 
 
@@ -312,6 +324,14 @@ def adds_a_bias_to_scores(model: PreTrainedModel) -> None:
         layer.self_attn.register_forward_pre_hook(biased, with_kwargs=True)
 
 
+def replaces_an_argument(model: PreTrainedModel) -> None:
+    add_to_the_call(model, flex_attn_input_pos=torch.arange(8))
+
+
+def runs_a_layer_twice(model: PreTrainedModel) -> None:
+    model.model.layers[1] = model.model.layers[0]
+
+
 def is_not_causal(model: PreTrainedModel) -> None:
     model.config.is_causal = False
 
@@ -327,6 +347,8 @@ BROKEN: dict[str, tuple[Callable[[PreTrainedModel], None], str]] = {
     "adds a position bias to the mask": (adds_a_bias_to_scores, "a mask of its own"),
     "passes something unknown to attention": (lambda model: add_to_the_call(model, tau=2.0), "passes tau to attention"),
     "is not causal": (is_not_causal, "bidirectional attention"),
+    "replaces an argument of the engine": (replaces_an_argument, "does not pass flex_attn_input_pos on to attention"),
+    "runs a layer twice": (runs_a_layer_twice, "calls the attention interface 2 times from 1 modules for its 2 layers"),
     "gives NaN": (has_no_numbers, "not finite"),
 }
 
