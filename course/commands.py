@@ -163,7 +163,6 @@ def next_steps(root: Path, prepared: Environment) -> str:
     if prepared.own_venv is not None:
         script = r".venv\Scripts\activate" if os.name == "nt" else "source .venv/bin/activate"
         activate = f"First, in every new terminal:  {script}\n"
-    say_solutions = r"set FLEXNANO=solutions& python" if os.name == "nt" else "FLEXNANO=solutions python"
     candidates = [
         (
             "notebooks/00_first_look.ipynb",
@@ -177,7 +176,7 @@ def next_steps(root: Path, prepared: Environment) -> str:
         ),
         (
             "solutions/flexnano/__main__.py",
-            f'Ask the finished engine yourself:  {say_solutions} -m flexnano "Why is the sky blue?"',
+            'Ask the finished engine yourself:  python -m flexnano --solutions "Why is the sky blue?"',
         ),
     ]
     there = [text for path, text in candidates if (root / path).exists()]

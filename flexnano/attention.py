@@ -1,6 +1,6 @@
 # Your copy of solutions/flexnano/attention.py, made by `python -m course stubs`
 # Yours to write: the body of each function that says `raise NotImplementedError("Exercise ...")`.
-# untouched while the rest of this file has the hash 3cecd08260678caf
+# untouched while the rest of this file has the hash d8a623a410520f6e
 """Module 02: attention.  One function that a stock transformers model calls instead of its own, computed on one of three
 paths that mean the same:
 
@@ -25,7 +25,7 @@ from torch import Tensor, nn
 from torch.nn.attention.flex_attention import BlockMask, flex_attention
 from transformers import AttentionInterface
 
-from .masks import block_mask_from_blocks, causal, soft_cap
+from .masks import block_mask_from_blocks, soft_cap, visible_blocks
 
 AttentionPath = Literal["compiled", "gather", "eager"]
 PATHS: tuple[AttentionPath, ...] = get_args(AttentionPath)
@@ -84,10 +84,10 @@ def compiled_attention(device_type: str) -> Attend:
         q: Tensor,
         k: Tensor,
         v: Tensor,
-        mask: StepMask,
+        mask: BlockMask,
         scale: float,
         softcap: float | None,
-        options: dict[str, Any] | None,
+        options: Any,
     ) -> Tensor:
         return flex_attention(
             q,
@@ -115,7 +115,7 @@ _numbers = itertools.count()
 
 
 def attend_eager(
-    q: Tensor, k: Tensor, v: Tensor, mask: StepMask, scale: float, softcap: float | None, options: dict[str, Any] | None
+    q: Tensor, k: Tensor, v: Tensor, mask: BlockMask, scale: float, softcap: float | None, options: Any
 ) -> Tensor:
     """FlexAttention in plain tensor operations: all scores, over the whole pool."""
     with warnings.catch_warnings():
@@ -177,10 +177,9 @@ def gather_mask(block_mask: BlockMask) -> GatherMask:
 
 
 def attend_gather(
-    q: Tensor, k: Tensor, v: Tensor, mask: StepMask, scale: float, softcap: float | None, options: dict[str, Any] | None
+    q: Tensor, k: Tensor, v: Tensor, mask: GatherMask, scale: float, softcap: float | None, options: Any
 ) -> Tensor:
     """Plain attention over the keys that the mask names: [B, Hq, Q, D] -> [B, Hq, Q, D]."""
-    assert isinstance(mask, GatherMask), "the gather path takes a GatherMask: gather_mask(block_mask)"
     B, Hq, Q, D = q.shape
     Hk, group = k.shape[1], q.shape[1] // k.shape[1]
 
@@ -216,11 +215,8 @@ def register_attention(path: AttentionPath, device_type: str) -> str:
     Returns:
         The name to give to `model.set_attn_implementation`.
     """
-    attend = {
-        "compiled": compiled_attention(device_type),
-        "gather": attend_gather,
-        "eager": attend_eager,
-    }[path]
+    plain: dict[str, Attend] = {"gather": attend_gather, "eager": attend_eager}
+    attend = plain[path] if path in plain else compiled_attention(device_type)
     name = f"flexnano_{path}_{next(_numbers)}"
     AttentionInterface.register(name, functools.partial(attention_forward, attend))
     return name
@@ -231,16 +227,35 @@ def forget_attention(name: str) -> None:
     AttentionInterface._global_mapping.pop(name, None)
 
 
+def decode_options(device_type: str, dtype: torch.dtype, group: int, page_size: int) -> dict[str, Any] | None:
+    """Kernel options without which FlexAttention refuses to decode a model, or None.
+
+    The GPU kernel made for decode takes groups of 1, 2, 4, 8, … query heads for each key head.  Others fall to the general
+    kernel, whose tiles are 128 keys wide unless told otherwise; but a tile must not span pages.
+    """
+    if device_type != "cuda" or group & (group - 1) == 0:
+        return None
+    return {"BLOCK_M": 32, "BLOCK_N": min(page_size, 32 if dtype == torch.float32 else 64)}
+
+
 def choose_path(
-    device: torch.device, dtype: torch.dtype, head_dim: int, group: int, wanted: str | None = None
+    device: torch.device,
+    dtype: torch.dtype,
+    head_dim: int,
+    group: int,
+    wanted: str | None = None,
+    page_size: int = 128,
+    options: dict[str, Any] | None = None,
+    value_head_dim: int | None = None,
 ) -> tuple[AttentionPath, str]:
     """Pick the attention path for a model, once, by trying.
 
     Args:
         device, dtype: of the model.
-        head_dim: size of its heads.
+        head_dim, value_head_dim: size of its keys and values; None: the same.
         group: query heads for each key head.
         wanted: a path by name, from the caller; None: `FLEXNANO_ATTENTION` if set, else the fastest that works.
+        page_size, options: of the decode kernel that is tried.
 
     Returns:
         (path, the reason in words).
@@ -259,7 +274,8 @@ def choose_path(
     if device.type == "cuda" and torch.cuda.get_device_capability(device) < (8, 0):
         trouble: str | None = "compiled FlexAttention needs compute capability 8.0"
     else:
-        trouble = _compiling_fails(device, dtype, head_dim, group)
+        sizes = (head_dim, value_head_dim or head_dim)
+        trouble = _compiling_fails(device, dtype, sizes, group, page_size, tuple((options or {}).items()))
     if trouble is None:
         return "compiled", "a trial kernel compiled and gave the right result"
     if wanted == "compiled":
@@ -268,17 +284,31 @@ def choose_path(
 
 
 @functools.cache
-def _compiling_fails(device: torch.device, dtype: torch.dtype, head_dim: int, group: int) -> str | None:
-    """Compile one small case and compare it with plain attention: None if it works, else why not."""
+def _compiling_fails(
+    device: torch.device,
+    dtype: torch.dtype,
+    head_dims: tuple[int, int],
+    group: int,
+    page_size: int,
+    options: tuple[tuple[str, Any], ...],
+) -> str | None:
+    """Compile a decode of two rows over three pages and compare it with plain attention: None if it works, else why not."""
     generator = torch.Generator().manual_seed(0)
-    q, k, v = (torch.randn(1, heads, 128, head_dim, generator=generator).to(device, dtype) for heads in (group, 1, 1))
-    blocks = torch.ones(1, 1, 1, 1, dtype=torch.bool, device=device)
-    mask = block_mask_from_blocks(blocks, ~blocks, causal, (128, 128), (128, 128))
+    D, value_D = head_dims
+    shapes = ((2, group, 1, D), (1, 1, 3 * page_size, D), (1, 1, 3 * page_size, value_D))
+    q, k, v = (torch.randn(*shape, generator=generator).to(device, dtype) for shape in shapes)
+    last = torch.tensor([page_size // 2, 2 * page_size + page_size // 2], device=device)
+
+    def up_to_last(b: Tensor, h: Tensor, q_idx: Tensor, kv_idx: Tensor) -> Tensor:
+        return kv_idx <= last[b]
+
+    partial, full = visible_blocks(torch.zeros_like(last)[:, None], last[:, None], 3, (1, page_size))
+    mask = block_mask_from_blocks(partial[:, None], full[:, None], up_to_last, (128, page_size), (1, 3 * page_size))
     try:
         with torch.inference_mode():
-            got = compiled_attention(device.type)(q, k, v, mask, head_dim**-0.5, None, None)
-            want = nn.functional.scaled_dot_product_attention(q, k, v, is_causal=True, enable_gqa=True)
+            got = compiled_attention(device.type)(q, k, v, mask, D**-0.5, None, dict(options))
+            want = attend_gather(q.float(), k.float(), v.float(), gather_mask(mask), D**-0.5, None, None)
     except Exception as error:  # whatever keeps the compiler from working: no compiler, no cache folder, no support
-        return f"compiling FlexAttention failed ({type(error).__name__}: {str(error).strip().splitlines()[-1]})"
+        return f"compiling FlexAttention failed ({type(error).__name__}: {str(error).strip().splitlines()[0]})"
     off = (got - want).abs().max().item()
     return None if off < 0.05 else f"compiled FlexAttention is off by {off:.3g}"

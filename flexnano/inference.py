@@ -1,6 +1,6 @@
 # Your copy of solutions/flexnano/inference.py, made by `python -m course stubs`
 # Yours to write: the body of each function that says `raise NotImplementedError("Exercise ...")`.
-# untouched while the rest of this file has the hash 000e20d764fd5563
+# untouched while the rest of this file has the hash d071ad77d79e2453
 """Module 06: the engine.  Sequences in, tokens out: packed prefill, decode over the paged cache, sampling, streaming."""
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ import torch
 from torch import Tensor
 from torch.nn.attention.flex_attention import BlockMask
 
-from .attention import StepMask, choose_path, forget_attention, prepare_mask, register_attention
+from .attention import StepMask, choose_path, decode_options, forget_attention, prepare_mask, register_attention
 from .detokenize import Detokenizer
 from .kv_cache import attach_caches, free_memory, kv_bytes_per_token, pages_for_budget
 from .masks import MaskMod, all_of, block_mask_from_blocks, causal, packed_documents, sliding_window, visible_blocks
@@ -85,9 +85,18 @@ class Inference:
         self.device, self.dtype = model.device, model.dtype
         self.windows = sorted({layer.window for layer in self.layers}, key=lambda window: window or 0)
         first = self.layers[0]
-        self.path, self.path_reason = choose_path(
-            self.device, self.dtype, first.head_dim, first.q_heads // first.kv_heads, attention
+        self._decode_options = kernel_options or decode_options(
+            self.device.type, self.dtype, first.q_heads // first.kv_heads, page_size
         )
+        # Few models have heads of more than one size; all layers take the same path.
+        for head_dim, value_head_dim, group in {
+            (layer.head_dim, layer.value_head_dim, layer.q_heads // layer.kv_heads) for layer in self.layers
+        }:
+            self.path, self.path_reason = choose_path(
+                self.device, self.dtype, head_dim, group, attention, page_size, self._decode_options, value_head_dim
+            )
+            if self.path != "compiled":
+                break
         self.vocab_size = model.get_input_embeddings().num_embeddings
         self.eos_token_ids = _eos_token_ids(model, tokenizer)
 
@@ -115,7 +124,6 @@ class Inference:
         self.positions = torch.zeros(max_batch_size, dtype=torch.int64, device=self.device)
         self._prefill_mods = {window: self._prefill_mask_mod(window) for window in self.windows}
         self._decode_mods = {window: self._decode_mask_mod(window) for window in self.windows}
-        self._decode_options = kernel_options
         # A short row would be taken by the GPU kernel that is made for decode, and refused.
         self._prefill_options = {"FORCE_USE_FLEX_ATTENTION": True} if self.device.type == "cuda" else None
 
@@ -311,10 +319,13 @@ class Inference:
         def up_to_itself(b: Tensor, h: Tensor, q_idx: Tensor, position: Tensor) -> Tensor:
             return position <= self.positions[b]
 
+        if window is None:
+            return up_to_itself
+
         def within_window(b: Tensor, h: Tensor, q_idx: Tensor, position: Tensor) -> Tensor:
             return (position <= self.positions[b]) & (self.positions[b] - position < window)
 
-        return up_to_itself if window is None else within_window
+        return within_window
 
     def get_decoding_block_mask(self, batch_idx: Tensor, window: int | None = None) -> BlockMask:
         """The logical BlockMask of a decode step: what each row reads of its own sequence.  [6.10 · ★★☆ · 20 min]

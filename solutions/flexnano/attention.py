@@ -278,12 +278,13 @@ def choose_path(
     wanted: str | None = None,
     page_size: int = 128,
     options: dict[str, Any] | None = None,
+    value_head_dim: int | None = None,
 ) -> tuple[AttentionPath, str]:
     """Pick the attention path for a model, once, by trying.
 
     Args:
         device, dtype: of the model.
-        head_dim: size of its heads.
+        head_dim, value_head_dim: size of its keys and values; None: the same.
         group: query heads for each key head.
         wanted: a path by name, from the caller; None: `FLEXNANO_ATTENTION` if set, else the fastest that works.
         page_size, options: of the decode kernel that is tried.
@@ -305,7 +306,8 @@ def choose_path(
     if device.type == "cuda" and torch.cuda.get_device_capability(device) < (8, 0):
         trouble: str | None = "compiled FlexAttention needs compute capability 8.0"
     else:
-        trouble = _compiling_fails(device, dtype, head_dim, group, page_size, tuple((options or {}).items()))
+        sizes = (head_dim, value_head_dim or head_dim)
+        trouble = _compiling_fails(device, dtype, sizes, group, page_size, tuple((options or {}).items()))
     if trouble is None:
         return "compiled", "a trial kernel compiled and gave the right result"
     if wanted == "compiled":
@@ -317,17 +319,16 @@ def choose_path(
 def _compiling_fails(
     device: torch.device,
     dtype: torch.dtype,
-    head_dim: int,
+    head_dims: tuple[int, int],
     group: int,
     page_size: int,
     options: tuple[tuple[str, Any], ...],
 ) -> str | None:
     """Compile a decode of two rows over three pages and compare it with plain attention: None if it works, else why not."""
     generator = torch.Generator().manual_seed(0)
-    q, k, v = (
-        torch.randn(*shape, head_dim, generator=generator).to(device, dtype)
-        for shape in ((2, group, 1), (1, 1, 3 * page_size), (1, 1, 3 * page_size))
-    )
+    D, value_D = head_dims
+    shapes = ((2, group, 1, D), (1, 1, 3 * page_size, D), (1, 1, 3 * page_size, value_D))
+    q, k, v = (torch.randn(*shape, generator=generator).to(device, dtype) for shape in shapes)
     last = torch.tensor([page_size // 2, 2 * page_size + page_size // 2], device=device)
 
     def up_to_last(b: Tensor, h: Tensor, q_idx: Tensor, kv_idx: Tensor) -> Tensor:
@@ -337,8 +338,8 @@ def _compiling_fails(
     mask = block_mask_from_blocks(partial[:, None], full[:, None], up_to_last, (128, page_size), (1, 3 * page_size))
     try:
         with torch.inference_mode():
-            got = compiled_attention(device.type)(q, k, v, mask, head_dim**-0.5, None, dict(options))
-            want = attend_gather(q.float(), k.float(), v.float(), gather_mask(mask), head_dim**-0.5, None, None)
+            got = compiled_attention(device.type)(q, k, v, mask, D**-0.5, None, dict(options))
+            want = attend_gather(q.float(), k.float(), v.float(), gather_mask(mask), D**-0.5, None, None)
     except Exception as error:  # whatever keeps the compiler from working: no compiler, no cache folder, no support
         return f"compiling FlexAttention failed ({type(error).__name__}: {str(error).strip().splitlines()[0]})"
     off = (got - want).abs().max().item()

@@ -81,11 +81,19 @@ class Inference:
         self.layers = probe(model, max_seq_length)
         self.device, self.dtype = model.device, model.dtype
         self.windows = sorted({layer.window for layer in self.layers}, key=lambda window: window or 0)
-        head_dim, group = self.layers[0].head_dim, self.layers[0].q_heads // self.layers[0].kv_heads
-        self._decode_options = kernel_options or decode_options(self.device.type, self.dtype, group, page_size)
-        self.path, self.path_reason = choose_path(
-            self.device, self.dtype, head_dim, group, attention, page_size, self._decode_options
+        first = self.layers[0]
+        self._decode_options = kernel_options or decode_options(
+            self.device.type, self.dtype, first.q_heads // first.kv_heads, page_size
         )
+        # Few models have heads of more than one size; all layers take the same path.
+        for head_dim, value_head_dim, group in {
+            (layer.head_dim, layer.value_head_dim, layer.q_heads // layer.kv_heads) for layer in self.layers
+        }:
+            self.path, self.path_reason = choose_path(
+                self.device, self.dtype, head_dim, group, attention, page_size, self._decode_options, value_head_dim
+            )
+            if self.path != "compiled":
+                break
         self.vocab_size = model.get_input_embeddings().num_embeddings
         self.eos_token_ids = _eos_token_ids(model, tokenizer)
 

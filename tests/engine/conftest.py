@@ -49,6 +49,19 @@ def assert_idle() -> Callable[[Inference], None]:
     return _assert_idle
 
 
+def _fail_instead_of_waiting_for_ever(engine: Inference) -> None:
+    run_one_step, n_calls, n_steps = engine.run_one_step, 0, -1
+
+    def guarded() -> list[Any]:
+        nonlocal n_calls, n_steps
+        n_calls = n_calls + 1 if engine.stats.steps == n_steps else 0
+        n_steps = engine.stats.steps
+        assert n_calls < 50, "somebody asks for steps for ever, and nothing is computed in them"
+        return run_one_step()
+
+    engine.run_one_step = guarded  # type: ignore[method-assign]
+
+
 @pytest.fixture
 def make_engine() -> Iterator[Callable[..., Inference]]:
     """`make_engine("gemma2", n_pages=4, …)`: a small engine on a new tiny model, or on the model given.
@@ -69,6 +82,7 @@ def make_engine() -> Iterator[Callable[..., Inference]]:
             attention="gather",
         )
         engines.append(flexnano.Inference(model, **(defaults | options)))
+        _fail_instead_of_waiting_for_ever(engines[-1])
         return engines[-1]
 
     yield make

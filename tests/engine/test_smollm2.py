@@ -13,12 +13,12 @@ from course.model import ensure_model
 from flexnano import Inference, SamplingParams
 
 PROMPTS = [
+    "Once upon a time, in a village by the sea, " * 12,
     "The capital of France is",
     [{"role": "user", "content": "What is a page table? Answer in one sentence."}],
     [{"role": "user", "content": "Write a haiku about rain."}],
     "def fibonacci(n):\n",
     [{"role": "user", "content": "Wie heißt du? 🙂"}],
-    "Once upon a time, in a village by the sea, " * 12,
 ]
 
 
@@ -34,7 +34,7 @@ def load() -> Any:
 @pytest.mark.parametrize(("path", "new_tokens"), [("compiled", 24), ("gather", 24), ("eager", 4)])
 def test_the_embedded_model_gives_the_tokens_of_transformers(path: str, new_tokens: int, tokenizer: Any) -> None:
     reference = load()
-    with Inference(load(), tokenizer, 4, 256, n_pages=12, page_size=16, attention=path) as engine:
+    with Inference(load(), tokenizer, 4, 256, n_pages=14, page_size=16, attention=path) as engine:
         results = engine.generate(PROMPTS, SamplingParams(max_new_tokens=new_tokens))
         if new_tokens > 16:  # a page each: with fewer, nobody needs to grow
             assert engine.stats.preemptions > 0, "the pool is too large to prove anything"
