@@ -45,7 +45,13 @@ class PageTable:
         max_seq_length: int | None = None,
         device: torch.device | str = "cpu",
     ) -> None:
-        for name, value in (("n_pages", n_pages), ("page_size", page_size), ("max_batch_size", max_batch_size)):
+        sizes = {
+            "n_pages": n_pages,
+            "page_size": page_size,
+            "max_batch_size": max_batch_size,
+            "max_seq_length": 1 if max_seq_length is None else max_seq_length,
+        }
+        for name, value in sizes.items():
             if value < 1:
                 raise ValueError(f"{name} is {value}, but must be at least 1")
         if page_size & (page_size - 1):

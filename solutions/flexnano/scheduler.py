@@ -50,6 +50,7 @@ class Scheduler:
         self.running: list[Sequence] = []
         self.outgrown: list[Sequence] = []
         self.steps_kept_waiting = 0  # decode steps since somebody could have been admitted
+        self.prefilled_last = False  # whether the step before was a prefill
         self.preemptions = 0
 
     @property
@@ -119,13 +120,17 @@ class Scheduler:
             candidates: what `admissible` found.
 
         Returns:
-            True if there are candidates and either nobody is running, or there are at least `min_prefill` candidates, or
-            candidates have been kept waiting for `patience` steps (`steps_kept_waiting`).
+            True if there are candidates and
+              - nobody is running, or
+              - the step before was not a prefill (`prefilled_last`), so that those who run get on however many arrive, and
+                there are at least `min_prefill` candidates or some have been kept waiting for `patience` steps
+                (`steps_kept_waiting`).
         """
         ### BEGIN SOLUTION
-        if not candidates:
-            return False
-        return not self.running or len(candidates) >= self.min_prefill or self.steps_kept_waiting >= self.patience
+        if not candidates or not self.running:
+            return bool(candidates)
+        due = len(candidates) >= self.min_prefill or self.steps_kept_waiting >= self.patience
+        return due and not self.prefilled_last
         ### END SOLUTION
 
     def admit(self, sequences: list[Sequence]) -> list[Row]:
@@ -222,12 +227,14 @@ class Scheduler:
 
         Returns:
             Rows, all of a prefill or all of a decode.  Empty only if nobody is left; a step in which every running sequence
-            ended or gave way is not worth running, so the next one is chosen at once.
+            ended or gave way is not worth running, so the next one is chosen at once.  `prefilled_last` and
+            `steps_kept_waiting` are kept up to date.
         """
         ### BEGIN SOLUTION
         while self.has_work:
             candidates = self.admissible()
-            if self.worth_prefilling(candidates):
+            self.prefilled_last = self.worth_prefilling(candidates)
+            if self.prefilled_last:
                 self.steps_kept_waiting = 0
                 return self.admit(candidates)
             self.steps_kept_waiting = self.steps_kept_waiting + 1 if candidates else 0
