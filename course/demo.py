@@ -57,8 +57,8 @@ def _engine() -> tuple[Any, Any]:
 
     logging.disable_progress_bar()
     if "OMP_NUM_THREADS" not in os.environ:
-        # Threads that wait for a core that others use cost more than they bring; half of the cores is near the best
-        # where nothing else runs, and far better where something does.
+        # A guess on the safe side: on a machine whose cores are busy with other work, threads that wait for a core cost far
+        # more than they bring.
         torch.set_num_threads(max(1, (psutil.cpu_count(logical=False) or 2) // 2))
     folder = ensure_model()
     if torch.cuda.is_available():

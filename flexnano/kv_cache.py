@@ -1,6 +1,6 @@
 # Your copy of solutions/flexnano/kv_cache.py, made by `python -m course stubs`
 # Yours to write: the body of each function that says `raise NotImplementedError("Exercise ...")`.
-# untouched while the rest of this file has the hash bbfeb7760493192d
+# untouched while the rest of this file has the hash 5400996bbadb7d30
 """Module 04: the paged KV cache.  Where keys and values are kept, how many fit, and how a stock model gets to use them."""
 
 from __future__ import annotations
@@ -47,10 +47,11 @@ class PagedKVCache:
     ) -> None:
         self.page_table, self.window = page_table, window
         N = (page_table.n_pages + 1) * page_table.page_size
-        if (elements := N * kv_heads * max(head_dim, value_head_dim)) > LARGEST_POOL:
+        at_most = addressable_pages(kv_heads * max(head_dim, value_head_dim), page_table.page_size)
+        if page_table.n_pages > at_most:
             raise ValueError(
-                f"n_pages {page_table.n_pages} makes a layer's pool of {elements:,} elements; at most {LARGEST_POOL:,} "
-                f"can be addressed, that is {LARGEST_POOL * page_table.n_pages // elements} pages"
+                f"n_pages {page_table.n_pages} makes a layer's pool of {N * kv_heads * head_dim:,} elements; at most "
+                f"{LARGEST_POOL:,} can be addressed, that is {at_most} pages"
             )
         self.k_cache = torch.zeros(1, kv_heads, N, head_dim, dtype=dtype, device=device)
         self.v_cache = torch.zeros(1, kv_heads, N, value_head_dim, dtype=dtype, device=device)
@@ -118,6 +119,11 @@ def pages_for_budget(
     40
     """
     raise NotImplementedError("Exercise 4.3: pages_for_budget")
+
+
+def addressable_pages(elements_per_token: int, page_size: int) -> int:
+    """Usable pages, the sink not counted, of the largest pool that a layer can have."""
+    return LARGEST_POOL // (elements_per_token * page_size) - 1
 
 
 def free_memory(device: torch.device) -> int:

@@ -1,6 +1,6 @@
 # Your copy of solutions/flexnano/page_table.py, made by `python -m course stubs`
 # Yours to write: the body of each function that says `raise NotImplementedError("Exercise ...")`.
-# untouched while the rest of this file has the hash ab9b7cfeb6ca5c61
+# untouched while the rest of this file has the hash 10f132c858116d66
 """Module 03: the page table.  Which sequence owns which page of the KV cache.
 
 The cache is one long strip of tokens, cut into pages of `page_size`.  A sequence holds a *slot*: a row of the table that
@@ -48,7 +48,13 @@ class PageTable:
         max_seq_length: int | None = None,
         device: torch.device | str = "cpu",
     ) -> None:
-        for name, value in (("n_pages", n_pages), ("page_size", page_size), ("max_batch_size", max_batch_size)):
+        sizes = {
+            "n_pages": n_pages,
+            "page_size": page_size,
+            "max_batch_size": max_batch_size,
+            "max_seq_length": 1 if max_seq_length is None else max_seq_length,
+        }
+        for name, value in sizes.items():
             if value < 1:
                 raise ValueError(f"{name} is {value}, but must be at least 1")
         if page_size & (page_size - 1):

@@ -1,6 +1,6 @@
 # Your copy of solutions/flexnano/scheduler.py, made by `python -m course stubs`
 # Yours to write: the body of each function that says `raise NotImplementedError("Exercise ...")`.
-# untouched while the rest of this file has the hash 4196f76bf5019b59
+# untouched while the rest of this file has the hash ae06a6efd05c8516
 """Module 05: the scheduler.  Which sequences take part in the next step, and who has to give way when pages run out.
 
 Source: Yu et al., "Orca: A Distributed Serving System for Transformer-Based Generative Models", 2022 (scheduling by the
@@ -53,6 +53,7 @@ class Scheduler:
         self.running: list[Sequence] = []
         self.outgrown: list[Sequence] = []
         self.steps_kept_waiting = 0  # decode steps since somebody could have been admitted
+        self.prefilled_last = False  # whether the step before was a prefill
         self.preemptions = 0
 
     @property
@@ -102,8 +103,11 @@ class Scheduler:
             candidates: what `admissible` found.
 
         Returns:
-            True if there are candidates and either nobody is running, or there are at least `min_prefill` candidates, or
-            candidates have been kept waiting for `patience` steps (`steps_kept_waiting`).
+            True if there are candidates and
+              - nobody is running, or
+              - the step before was not a prefill (`prefilled_last`), so that those who run get on however many arrive, and
+                there are at least `min_prefill` candidates or some have been kept waiting for `patience` steps
+                (`steps_kept_waiting`).
         """
         raise NotImplementedError("Exercise 5.4: Scheduler.worth_prefilling")
 
@@ -170,6 +174,7 @@ class Scheduler:
 
         Returns:
             Rows, all of a prefill or all of a decode.  Empty only if nobody is left; a step in which every running sequence
-            ended or gave way is not worth running, so the next one is chosen at once.
+            ended or gave way is not worth running, so the next one is chosen at once.  `prefilled_last` and
+            `steps_kept_waiting` are kept up to date.
         """
         raise NotImplementedError("Exercise 5.9: Scheduler.next_step")

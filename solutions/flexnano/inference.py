@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 import itertools
-import operator
 import secrets
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator
 from collections.abc import Sequence as SequenceOf
 from dataclasses import replace
 from typing import Any
@@ -17,17 +16,15 @@ from torch.nn.attention.flex_attention import BlockMask
 
 from .attention import StepMask, choose_path, decode_options, forget_attention, prepare_mask, register_attention
 from .detokenize import Detokenizer
-from .kv_cache import attach_caches, free_memory, kv_bytes_per_token, pages_for_budget
+from .kv_cache import addressable_pages, attach_caches, free_memory, kv_bytes_per_token, pages_for_budget
 from .masks import MaskMod, all_of, block_mask_from_blocks, causal, packed_documents, sliding_window, visible_blocks
 from .model_probe import probe
 from .page_table import PageTable
+from .prompts import Prompt, prompt_ids
 from .results import EngineStats, Result, TokenEvent
 from .sampling import SamplingBatch, SamplingParams, sample, top_logprobs
 from .scheduler import Row, Scheduler
 from .sequence import Sequence
-
-Prompt = str | SequenceOf[int] | SequenceOf[Mapping[str, Any]]
-"""Raw text, token ids, or chat messages such as [{"role": "user", "content": "Hello"}]."""
 
 Masks = dict[int | None, StepMask]
 """The masks of a step: one for each window that layers of the model have, None for layers that read everything."""
@@ -100,19 +97,22 @@ class Inference:
         if n_pages is None:
             # The rest is left to activations; a CPU's memory is also everyone else's.
             share = 0.9 if self.device.type == "cuda" else 0.5
-            n_pages = pages_for_budget(
+            fits = pages_for_budget(
                 int(free_memory(self.device) * share),
                 kv_bytes_per_token(self.layers, self.dtype),
                 page_size,
                 max_batch_size,
                 max_seq_length,
             )
+            widest = max(layer.kv_heads * max(layer.head_dim, layer.value_head_dim) for layer in self.layers)
+            n_pages = min(fits, addressable_pages(widest, page_size))
         self.page_table = PageTable(n_pages, page_size, max_batch_size, max_seq_length, self.device)
         self.scheduler = Scheduler(self.page_table, max_prefill_tokens)
         self.stats = EngineStats()
         self._request_ids = itertools.count()
         self._requests: dict[int, Sequence] = {}
-        self._events: list[TokenEvent] = []
+        self._events: list[TokenEvent] = []  # made and not fetched yet
+        self._streamed: set[int] = set()  # requests whose events belong to a stream
 
         # What the masks read lies in buffers that live as long as the engine, so that no step compiles anything anew.
         self.prefill_block = 128 if self.device.type == "cuda" else 32
@@ -147,17 +147,17 @@ class Inference:
         params = SamplingParams() if sampling_params is None else sampling_params
         if not isinstance(params, SamplingParams):
             raise TypeError(f"sampling_params is a {type(params).__name__}, but must be SamplingParams")
-        prompt_ids = self._prompt_ids(prompt)
-        if len(prompt_ids) >= self.max_seq_length:
+        ids = prompt_ids(prompt, self.tokenizer, self.vocab_size)
+        if len(ids) >= self.max_seq_length:
             raise ValueError(
-                f"a prompt of {len(prompt_ids)} tokens leaves no room for an answer in max_seq_length "
+                f"a prompt of {len(ids)} tokens leaves no room for an answer in max_seq_length "
                 f"{self.max_seq_length}; shorten the prompt or give the engine a larger max_seq_length"
             )
         if params.stop_strings and self.tokenizer is None:
             raise ValueError(f"stop strings {params.stop_strings} need a tokenizer, but the engine has none")
         sequence = Sequence(
             request_id=next(self._request_ids),
-            prompt_ids=prompt_ids,
+            prompt_ids=ids,
             params=params,
             eos_token_ids=self.eos_token_ids,
             max_length=self.max_seq_length,
@@ -182,50 +182,33 @@ class Inference:
 
     @property
     def has_work(self) -> bool:
-        """Whether a request is unfinished, or an event is waiting to be fetched."""
-        return self.scheduler.has_work or bool(self._events)
-
-    def _prompt_ids(self, prompt: Prompt) -> list[int]:
-        if isinstance(prompt, str) or (
-            isinstance(prompt, list | tuple) and prompt and all(isinstance(part, Mapping) for part in prompt)
-        ):
-            if self.tokenizer is None:
-                raise TypeError("the prompt is text, but the engine has no tokenizer; give token ids")
-            if isinstance(prompt, str):
-                ids = self.tokenizer(prompt)["input_ids"]
-            else:
-                ids = self.tokenizer.apply_chat_template(prompt, add_generation_prompt=True, return_dict=True)[
-                    "input_ids"
-                ]
-        elif isinstance(prompt, list | tuple | Tensor) and not (isinstance(prompt, Tensor) and prompt.ndim != 1):
-            ids = prompt.tolist() if isinstance(prompt, Tensor) else list(prompt)
-        else:
-            raise TypeError(
-                f"a prompt is a {type(prompt).__name__}, but must be a string, a list of token ids or a list of chat messages"
-            )
-        if not ids:
-            raise ValueError("the prompt has no tokens; it needs at least one")
-        for token in ids:
-            if isinstance(token, bool) or not hasattr(token, "__index__"):
-                raise TypeError(f"{token!r} in the prompt is a {type(token).__name__}, but token ids are integers")
-            if not 0 <= token < self.vocab_size:
-                raise ValueError(f"token id {token} in the prompt is not in the vocabulary: 0 to {self.vocab_size - 1}")
-        return [operator.index(token) for token in ids]
+        """Whether a request is unfinished, or an event is waiting to be fetched by `run_one_step`."""
+        return self.scheduler.has_work or any(event.request_id not in self._streamed for event in self._events)
 
     # ------------------------------------------------------------------ one step
 
-    @torch.inference_mode()
     def run_one_step(self) -> list[TokenEvent]:
         """Run one step: prefill newcomers or decode one token of all that run.
 
         Returns:
             An event for each token made, and for each request that ended since the last call.  Empty if there was nothing
-            to do.
+            to do.  Events of requests that a `stream` or `generate` answers are kept for it.
 
         Raises:
             Whatever the model raises.  The sequences of that step have ended with "error" then and hold nothing; all
             others can go on.
         """
+        self._advance()
+        return self._take_events(lambda event: event.request_id not in self._streamed)
+
+    def _take_events(self, wanted: Callable[[TokenEvent], bool]) -> list[TokenEvent]:
+        taken = [event for event in self._events if wanted(event)]
+        self._events = [event for event in self._events if not wanted(event)]
+        return taken
+
+    @torch.inference_mode()
+    def _advance(self) -> None:
+        """Schedule a step, run it, and queue its events."""
         started = time.perf_counter()
         rows = self.scheduler.next_step()
         for sequence in self.scheduler.outgrown:
@@ -240,8 +223,6 @@ class Inference:
             raise
         self.stats.preemptions = self.scheduler.preemptions
         self.stats.seconds += time.perf_counter() - started
-        events, self._events = self._events, []
-        return events
 
     def _run_rows(self, rows: list[Row]) -> None:
         """Compute the rows of a step and give each sequence its next token.  [6.12 · ★★★ · 30 min]
@@ -570,20 +551,20 @@ class Inference:
                 except (TypeError, ValueError) as error:
                     yield TokenEvent(-1, index, None, "", "refused", Result.refused(str(error)))
             unfinished = set(index_of)
+            self._streamed |= unfinished
             while unfinished:
-                others = []
-                for event in self.run_one_step():
-                    if event.request_id not in index_of:
-                        others.append(event)
-                        continue
+                events = self._take_events(lambda event: event.request_id in index_of)
+                if not events:
+                    self._advance()
+                for event in events:
                     if event.result is not None:
                         unfinished.discard(event.request_id)
                     yield replace(event, index=index_of[event.request_id])
-                self._events[:0] = others
         finally:
             for request_id in index_of:
                 self.abort(request_id)
-            self._events = [event for event in self._events if event.request_id not in index_of]
+            self._take_events(lambda event: event.request_id in index_of)
+            self._streamed -= set(index_of)
 
     # ------------------------------------------------------------------ about the engine
 

@@ -44,10 +44,11 @@ class PagedKVCache:
     ) -> None:
         self.page_table, self.window = page_table, window
         N = (page_table.n_pages + 1) * page_table.page_size
-        if (elements := N * kv_heads * max(head_dim, value_head_dim)) > LARGEST_POOL:
+        at_most = addressable_pages(kv_heads * max(head_dim, value_head_dim), page_table.page_size)
+        if page_table.n_pages > at_most:
             raise ValueError(
-                f"n_pages {page_table.n_pages} makes a layer's pool of {elements:,} elements; at most {LARGEST_POOL:,} "
-                f"can be addressed, that is {LARGEST_POOL * page_table.n_pages // elements} pages"
+                f"n_pages {page_table.n_pages} makes a layer's pool of {N * kv_heads * head_dim:,} elements; at most "
+                f"{LARGEST_POOL:,} can be addressed, that is {at_most} pages"
             )
         self.k_cache = torch.zeros(1, kv_heads, N, head_dim, dtype=dtype, device=device)
         self.v_cache = torch.zeros(1, kv_heads, N, value_head_dim, dtype=dtype, device=device)
@@ -131,6 +132,11 @@ def pages_for_budget(
         )
     return min(fits, max_batch_size * -(-max_seq_length // page_size))
     ### END SOLUTION
+
+
+def addressable_pages(elements_per_token: int, page_size: int) -> int:
+    """Usable pages, the sink not counted, of the largest pool that a layer can have."""
+    return LARGEST_POOL // (elements_per_token * page_size) - 1
 
 
 def free_memory(device: torch.device) -> int:

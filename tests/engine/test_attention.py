@@ -9,6 +9,11 @@ from typing import Any
 
 import pytest
 import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from torch import Tensor
+from torch.nn.attention.flex_attention import BlockMask
+
 from flexnano import attention
 from flexnano.attention import (
     PATHS,
@@ -35,10 +40,6 @@ from flexnano.masks import (
     sliding_window,
 )
 from flexnano.page_table import PageTable
-from hypothesis import given, settings
-from hypothesis import strategies as st
-from torch import Tensor
-from torch.nn.attention.flex_attention import BlockMask
 
 FAST: tuple[AttentionPath, ...] = ("gather", "eager")
 CPU = torch.device("cpu")
@@ -181,9 +182,7 @@ def test_gathering_works_in_half_precision(dtype: torch.dtype, tolerance: float,
     q, k, v = (x.to(dtype) for x in numbers(1, 4, 2, 16, 16))
     got = attend("gather", q, k, v, block_mask_of(lookup(dense), dense, (4, 4)), softcap=softcap)
     assert got.dtype == dtype
-    torch.testing.assert_close(
-        got.double(), textbook(q, k, v, dense, 0.3, softcap), atol=tolerance, rtol=tolerance
-    )
+    torch.testing.assert_close(got.double(), textbook(q, k, v, dense, 0.3, softcap), atol=tolerance, rtol=tolerance)
 
 
 # ---------------------------------------------------------------------- the gather path reads the lists
@@ -356,9 +355,7 @@ def test_asking_for_compiled_where_it_fails_is_an_error_that_says_why(compiler: 
 
 
 @pytest.mark.parametrize("path", FAST)
-def test_a_path_asked_for_is_taken_without_compiling(
-    path: str, compiler: Any, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_path_asked_for_is_taken_without_compiling(path: str, compiler: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(attention, "_compiling_fails", lambda *_: pytest.fail("it compiled something"))
     assert choose_path(CPU, torch.float32, 16, 2, path)[0] == path
     monkeypatch.setenv("FLEXNANO_ATTENTION", path)

@@ -10,8 +10,9 @@ from typing import Any
 import families
 import pytest
 import torch
-from flexnano import Inference, Result, SamplingParams, TokenEvent, UnsupportedModel, inference, kv_cache
 from torch import nn
+
+from flexnano import Inference, Result, SamplingParams, TokenEvent, UnsupportedModel, inference, kv_cache
 
 MakeEngine = Callable[..., Inference]
 AssertIdle = Callable[[Inference], None]
@@ -111,7 +112,14 @@ def test_a_stream_says_at_once_what_it_refuses(make_engine: MakeEngine) -> None:
 
 @pytest.mark.parametrize(
     ("prompts", "named"),
-    [("w5", "str"), (b"w5", "bytes"), (None, "NoneType"), (5, "int"), (iter([[5]]), "list_iterator"), ({"a": 1}, "dict")],
+    [
+        ("w5", "str"),
+        (b"w5", "bytes"),
+        (None, "NoneType"),
+        (5, "int"),
+        (iter([[5]]), "list_iterator"),
+        ({"a": 1}, "dict"),
+    ],
 )
 @pytest.mark.parametrize("call", ["generate", "stream"])
 def test_prompts_that_are_no_list_are_an_error_at_once(
@@ -213,7 +221,7 @@ class Troubled:
 
     def decode(self, ids: Any, **how: Any) -> str:
         self.asked += 1
-        if self._at == "decode" and 3 < self.asked:
+        if self._at == "decode" and self.asked > 3:
             raise self._error
         return self._tokenizer.decode(ids, **how)
 

@@ -7,8 +7,9 @@ import importlib
 import pkgutil
 from pathlib import Path
 
-import flexnano
 import pytest
+
+import flexnano
 
 MODULES = sorted(module.name for module in pkgutil.iter_modules(flexnano.__path__) if module.name != "__main__")
 WITH_EXAMPLES = ("kv_cache", "masks", "page_table", "sampling", "sequence")  # written for learners to read first

@@ -10,11 +10,12 @@ from typing import Any
 import families
 import pytest
 import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
 from flexnano import Inference, Result, SamplingParams, TokenEvent, inference
 from flexnano.kv_cache import kv_bytes_per_token
 from flexnano.masks import all_of, causal, classify_blocks, dense_mask, packed_documents, sliding_window
-from hypothesis import given, settings
-from hypothesis import strategies as st
 
 MakeEngine = Callable[..., Inference]
 PROMPTS = [families.random_prompt(n, seed=n) for n in (5, 21, 1, 16, 33)]
@@ -368,12 +369,12 @@ def test_two_streams_read_in_turn_each_get_their_own_in_order(make_engine: MakeE
         assert next(streams[turn], None) is None
 
 
-def test_a_stream_whose_events_somebody_else_took_ends(make_engine: MakeEngine) -> None:
+def test_a_stream_keeps_its_events_while_somebody_else_drives(make_engine: MakeEngine) -> None:
     engine = make_engine()
     stream = engine.stream([PROMPTS[0]], greedy(3))
-    next(stream)
-    drive(engine)
-    assert list(stream) == []
+    first = next(stream)
+    assert drive(engine) == {}, "events of a stream were handed to somebody else"
+    assert [first.token_id, *(event.token_id for event in stream)] == EXPECTED[:3]
 
 
 def test_other_requests_go_on_beside_generate(make_engine: MakeEngine) -> None:

@@ -8,12 +8,13 @@ from typing import Any
 import families
 import pytest
 import torch
+from hypothesis import given
+from hypothesis import strategies as st
+
 from flexnano import kv_cache
 from flexnano.kv_cache import PagedKVCache, attach_caches, kv_bytes_per_token, pages_for_budget
 from flexnano.model_probe import probe
 from flexnano.page_table import PageTable
-from hypothesis import given
-from hypothesis import strategies as st
 
 PAGE = 4
 
@@ -115,7 +116,9 @@ def test_the_budget_is_what_the_caches_really_take(table: PageTable) -> None:
     assert kv_bytes_per_token(layers, torch.float32) * 7 * PAGE == taken
 
 
-@given(st.integers(1, 10**7), st.integers(1, 5000), st.sampled_from([1, 16, 128]), st.integers(1, 64), st.integers(1, 999))
+@given(
+    st.integers(1, 10**7), st.integers(1, 5000), st.sampled_from([1, 16, 128]), st.integers(1, 64), st.integers(1, 999)
+)
 def test_the_pool_is_the_largest_that_fits_and_can_be_used(
     free: int, per_token: int, page_size: int, max_batch_size: int, max_seq_length: int
 ) -> None:

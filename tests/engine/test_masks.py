@@ -7,6 +7,11 @@ from typing import Any
 
 import pytest
 import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from torch import Tensor
+from torch.nn.attention.flex_attention import create_block_mask
+
 from flexnano.masks import (
     all_of,
     any_of,
@@ -19,10 +24,6 @@ from flexnano.masks import (
     soft_cap,
     visible_blocks,
 )
-from hypothesis import given, settings
-from hypothesis import strategies as st
-from torch import Tensor
-from torch.nn.attention.flex_attention import create_block_mask
 
 # ---------------------------------------------------------------------- entry by entry
 

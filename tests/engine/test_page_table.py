@@ -7,12 +7,13 @@ from typing import Any
 
 import pytest
 import torch
-from flexnano.masks import block_mask_from_blocks, causal, classify_blocks, dense_mask, visible_blocks
-from flexnano.page_table import PageTable
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 from torch.nn.attention.flex_attention import BlockMask
+
+from flexnano.masks import block_mask_from_blocks, causal, classify_blocks, dense_mask, visible_blocks
+from flexnano.page_table import PageTable
 
 PAGE = 4
 
@@ -216,14 +217,18 @@ def test_any_use_keeps_the_books(
 
         table.check()
         assert table.pages_available == n_pages - sum(pages_of.values())
-        assert [table.capacity[s] for s in range(n_slots + 1)] == [PAGE * pages_of.get(s, 0) for s in range(n_slots + 1)]
+        assert [table.capacity[s] for s in range(n_slots + 1)] == [
+            PAGE * pages_of.get(s, 0) for s in range(n_slots + 1)
+        ]
         cells = [
             int(address)
             for s, pages in pages_of.items()
             for address in table.address(torch.tensor(s), torch.arange(pages * PAGE))
         ]
         assert len(set(cells)) == len(cells), "two tokens lie in one place"
-        assert all(PAGE <= cell < (n_pages + 1) * PAGE for cell in cells), "a token lies in the sink or outside the pool"
+        assert all(PAGE <= cell < (n_pages + 1) * PAGE for cell in cells), (
+            "a token lies in the sink or outside the pool"
+        )
 
 
 def lose_a_page(table: PageTable) -> None:
@@ -431,9 +436,7 @@ def logical_block_mask(table: PageTable, last: list[int], window: int | None = N
     first_B = torch.zeros_like(last_B) if window is None else (last_B - window + 1).clamp(min=0)
     partial, full = visible_blocks(first_B[:, None], last_B[:, None], table.pages_per_row, (1, PAGE))
     mods = up_to(last_B) if window is None else up_to(last_B, window)
-    return block_mask_from_blocks(
-        partial[:, None], full[:, None], mods, (128, PAGE), (1, table.pages_per_row * PAGE)
-    )
+    return block_mask_from_blocks(partial[:, None], full[:, None], mods, (128, PAGE), (1, table.pages_per_row * PAGE))
 
 
 @pytest.mark.parametrize("window", [None, 6])

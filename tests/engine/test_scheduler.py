@@ -6,10 +6,11 @@ import itertools
 from dataclasses import dataclass, field
 
 import pytest
-from flexnano import Row, SamplingParams, Scheduler, Sequence, Status
-from flexnano.page_table import PageTable
 from hypothesis import event, example, given, settings
 from hypothesis import strategies as st
+
+from flexnano import Row, SamplingParams, Scheduler, Sequence, Status
+from flexnano.page_table import PageTable
 
 PAGE = 4
 
@@ -324,9 +325,9 @@ loads = st.builds(
     row=st.none() | st.integers(1, 40),
     min_prefill=st.integers(1, 4),
     patience=st.integers(1, 6),
-    arrivals=st.lists(st.tuples(st.integers(0, 30), st.integers(1, 30), st.integers(1, 16)), min_size=1, max_size=14).map(
-        sorted
-    ),
+    arrivals=st.lists(
+        st.tuples(st.integers(0, 30), st.integers(1, 30), st.integers(1, 16)), min_size=1, max_size=14
+    ).map(sorted),
 )
 
 

@@ -1,0 +1,53 @@
+# Your copy of solutions/flexnano/prompts.py, made by `python -m course stubs`
+# Given: there is nothing to fill in here.
+# untouched while the rest of this file has the hash 20e7aec8cf2f2c56
+"""What a caller may give as a prompt, and its token ids.  Given."""
+
+from __future__ import annotations
+
+import operator
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from torch import Tensor
+
+Prompt = str | Sequence[int] | Sequence[Mapping[str, Any]]
+"""Raw text, token ids, or chat messages such as [{"role": "user", "content": "Hello"}]."""
+
+
+def prompt_ids(prompt: Prompt, tokenizer: Any, vocab_size: int) -> list[int]:
+    """The token ids of a prompt; chat messages go through the tokenizer's chat template.
+
+    Args:
+        prompt: text, token ids (a list, a tuple or a tensor [T]) or chat messages.
+        tokenizer: of transformers; None if only token ids are given.
+        vocab_size: ids are below it.
+
+    Raises:
+        TypeError: the prompt or one of its ids is of another type.
+        ValueError: there is no token, or an id is not in the vocabulary.
+    """
+    is_chat = isinstance(prompt, list | tuple) and bool(prompt) and all(isinstance(part, Mapping) for part in prompt)
+    if isinstance(prompt, str) or is_chat:
+        if tokenizer is None:
+            raise TypeError("the prompt is text, but the engine has no tokenizer; give token ids")
+        if is_chat:
+            ids = tokenizer.apply_chat_template(prompt, add_generation_prompt=True, return_dict=True)["input_ids"]
+        else:
+            ids = tokenizer(prompt)["input_ids"]
+    elif isinstance(prompt, list | tuple):
+        ids = list(prompt)
+    elif isinstance(prompt, Tensor) and prompt.ndim == 1:
+        ids = prompt.tolist()
+    else:
+        raise TypeError(
+            f"a prompt is a {type(prompt).__name__}, but must be a string, a list of token ids or a list of chat messages"
+        )
+    if not ids:
+        raise ValueError("the prompt has no tokens; it needs at least one")
+    for token in ids:
+        if isinstance(token, bool) or not hasattr(token, "__index__"):
+            raise TypeError(f"{token!r} in the prompt is a {type(token).__name__}, but token ids are integers")
+        if not 0 <= token < vocab_size:
+            raise ValueError(f"token id {token} in the prompt is not in the vocabulary: 0 to {vocab_size - 1}")
+    return [operator.index(token) for token in ids]
