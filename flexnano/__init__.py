@@ -1,6 +1,6 @@
 # Your copy of solutions/flexnano/__init__.py, made by `python -m course stubs`
 # Given: there is nothing to fill in here.
-# untouched while the rest of this file has the hash 11fdb0b3d2e77ca3
+# untouched while the rest of this file has the hash 7da2724094121a24
 """A small LLM inference engine on PyTorch's FlexAttention, built module by module in the course.
 
     from flexnano import Inference, SamplingParams
@@ -24,7 +24,6 @@ if TYPE_CHECKING:  # for editors and type checkers; at run time __getattr__ look
     from .attention import AttentionPath as AttentionPath
     from .attention import GatherMask as GatherMask
     from .attention import attention_forward as attention_forward
-    from .attention import choose_path as choose_path
     from .attention import gather_mask as gather_mask
     from .attention import prepare_mask as prepare_mask
     from .attention import register_attention as register_attention
@@ -50,13 +49,19 @@ if TYPE_CHECKING:  # for editors and type checkers; at run time __getattr__ look
     from .model_probe import UnsupportedModel as UnsupportedModel
     from .model_probe import probe as probe
     from .page_table import PageTable as PageTable
+    from .path_probe import choose_path as choose_path
     from .results import EngineStats as EngineStats
     from .results import Metrics as Metrics
     from .results import Result as Result
     from .results import TokenEvent as TokenEvent
     from .sampling import SamplingBatch as SamplingBatch
     from .sampling import SamplingParams as SamplingParams
+    from .sampling import gumbel_noise as gumbel_noise
+    from .sampling import keep_min_p as keep_min_p
+    from .sampling import keep_top_k as keep_top_k
+    from .sampling import keep_top_p as keep_top_p
     from .sampling import sample as sample
+    from .sampling import top_logprobs as top_logprobs
     from .scheduler import Row as Row
     from .scheduler import Scheduler as Scheduler
     from .sequence import Sequence as Sequence
@@ -67,15 +72,16 @@ _PUBLIC = {
         "MaskMod ScoreMod all_of any_of block_mask_from_blocks causal classify_blocks dense_mask packed_documents "
         "sliding_window soft_cap visible_blocks"
     ),
-    "attention": ("AttentionPath GatherMask attention_forward choose_path gather_mask prepare_mask register_attention"),
+    "attention": ("AttentionPath GatherMask attention_forward gather_mask prepare_mask register_attention"),
     "page_table": "PageTable",
     "kv_cache": "PagedKVCache attach_caches kv_bytes_per_token pages_for_budget",
     "sequence": "Sequence Status",
     "scheduler": "Row Scheduler",
-    "sampling": "SamplingBatch SamplingParams sample",
+    "sampling": "SamplingBatch SamplingParams gumbel_noise keep_min_p keep_top_k keep_top_p sample top_logprobs",
     "inference": "Inference",
     "results": "EngineStats Metrics Result TokenEvent",
     "detokenize": "Detokenizer",
+    "path_probe": "choose_path",
     "model_probe": "LayerSpec UnsupportedModel probe",
 }
 _HOME = {name: module for module, names in _PUBLIC.items() for name in names.split()}

@@ -1,6 +1,6 @@
 # Your copy of solutions/flexnano/inference.py, made by `python -m course stubs`
 # Yours to write: the body of each function that says `raise NotImplementedError("Exercise ...")`.
-# untouched while the rest of this file has the hash 1168a6aeb07f8777
+# untouched while the rest of this file has the hash f201ca27ae34ecd7
 """Module 06: the engine.  Sequences in, tokens out: packed prefill, decode over the paged cache, sampling, streaming."""
 
 from __future__ import annotations
@@ -17,12 +17,13 @@ import torch
 from torch import Tensor
 from torch.nn.attention.flex_attention import BlockMask
 
-from .attention import StepMask, choose_path, decode_options, forget_attention, prepare_mask, register_attention
+from .attention import StepMask, forget_attention, prepare_mask, register_attention
 from .detokenize import Detokenizer
 from .kv_cache import addressable_pages, attach_caches, free_memory, kv_bytes_per_token, pages_for_budget
 from .masks import MaskMod, all_of, block_mask_from_blocks, causal, packed_documents, sliding_window, visible_blocks
 from .model_probe import probe
 from .page_table import PageTable
+from .path_probe import choose_path, decode_options
 from .prompts import Prompt, prompt_ids
 from .results import EngineStats, Result, TokenEvent
 from .sampling import SamplingBatch, SamplingParams, sample, top_logprobs

@@ -14,12 +14,13 @@ import torch
 from torch import Tensor
 from torch.nn.attention.flex_attention import BlockMask
 
-from .attention import StepMask, choose_path, decode_options, forget_attention, prepare_mask, register_attention
+from .attention import StepMask, forget_attention, prepare_mask, register_attention
 from .detokenize import Detokenizer
 from .kv_cache import addressable_pages, attach_caches, free_memory, kv_bytes_per_token, pages_for_budget
 from .masks import MaskMod, all_of, block_mask_from_blocks, causal, packed_documents, sliding_window, visible_blocks
 from .model_probe import probe
 from .page_table import PageTable
+from .path_probe import choose_path, decode_options
 from .prompts import Prompt, prompt_ids
 from .results import EngineStats, Result, TokenEvent
 from .sampling import SamplingBatch, SamplingParams, sample, top_logprobs

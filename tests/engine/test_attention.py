@@ -14,14 +14,13 @@ from hypothesis import strategies as st
 from torch import Tensor
 from torch.nn.attention.flex_attention import BlockMask
 
-from flexnano import attention
+from flexnano import path_probe
 from flexnano.attention import (
     PATHS,
     AttentionPath,
     attend_eager,
     attend_gather,
     attention_forward,
-    choose_path,
     compiled_attention,
     forget_attention,
     gather_mask,
@@ -40,6 +39,7 @@ from flexnano.masks import (
     sliding_window,
 )
 from flexnano.page_table import PageTable
+from flexnano.path_probe import choose_path
 
 FAST: tuple[AttentionPath, ...] = ("gather", "eager")
 CPU = torch.device("cpu")
@@ -333,7 +333,7 @@ def compiler(monkeypatch: pytest.MonkeyPatch) -> Any:
     monkeypatch.delenv("FLEXNANO_ATTENTION", raising=False)
 
     def pretend(trouble: str | None) -> None:
-        monkeypatch.setattr(attention, "_compiling_fails", lambda *_: trouble)
+        monkeypatch.setattr(path_probe, "_compiling_fails", lambda *_: trouble)
 
     return pretend
 
@@ -356,7 +356,7 @@ def test_asking_for_compiled_where_it_fails_is_an_error_that_says_why(compiler: 
 
 @pytest.mark.parametrize("path", FAST)
 def test_a_path_asked_for_is_taken_without_compiling(path: str, compiler: Any, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(attention, "_compiling_fails", lambda *_: pytest.fail("it compiled something"))
+    monkeypatch.setattr(path_probe, "_compiling_fails", lambda *_: pytest.fail("it compiled something"))
     assert choose_path(CPU, torch.float32, 16, 2, path)[0] == path
     monkeypatch.setenv("FLEXNANO_ATTENTION", path)
     assert choose_path(CPU, torch.float32, 16, 2)[0] == path
@@ -383,16 +383,19 @@ def test_a_device_that_flexattention_does_not_know_is_refused(compiler: Any) -> 
 
 
 def test_a_compiler_that_fails_or_computes_wrongly_is_noticed(monkeypatch: pytest.MonkeyPatch) -> None:
-    try_it = attention._compiling_fails.__wrapped__
+    try_it = path_probe._compiling_fails.__wrapped__
 
     def computes(compute: Callable[..., Tensor]) -> str | None:
-        monkeypatch.setattr(attention, "compiled_attention", lambda _: compute)
-        return try_it(CPU, torch.float32, 16, 2)
+        monkeypatch.setattr(path_probe, "compiled_attention", lambda _: compute)
+        return try_it(CPU, torch.float32, (16, 16), 2, 8, ())
 
     def broken(*_: Any) -> Tensor:
         raise OSError("first line\ng++: not found")
 
-    assert "OSError: g++: not found" in (computes(broken) or "")
+    assert "OSError: first line g++: not found" in (computes(broken) or "")
     assert "off by" in (computes(lambda q, *_: torch.zeros_like(q)) or "")
     assert "off by" in (computes(lambda q, *_: torch.full_like(q, math.nan)) or ""), "NaN is within no tolerance"
-    assert computes(lambda q, k, v, mask, *_: textbook(q, k, v, dense_mask(causal, 1, 1, 128, 128)[:, 0], 0.25)) is None
+    assert (
+        computes(lambda q, k, v, mask, *_: textbook(q, k, v, dense_mask(mask.mask_mod, 2, 1, 1, 24)[:, 0], 0.25))
+        is None
+    )

@@ -1,0 +1,100 @@
+"""Which of the three attention paths works on this machine, found out by trying.  Given."""
+
+from __future__ import annotations
+
+import functools
+import os
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from .attention import PATHS, AttentionPath, attend_gather, compiled_attention, gather_mask
+from .masks import block_mask_from_blocks, visible_blocks
+
+
+def decode_options(device_type: str, dtype: torch.dtype, group: int, page_size: int) -> dict[str, Any] | None:
+    """Kernel options without which FlexAttention refuses to decode a model, or None.
+
+    The GPU kernel made for decode takes groups of 1, 2, 4, 8, … query heads for each key head.  Others fall to the general
+    kernel, whose tiles are 128 keys wide unless told otherwise; but a tile must not span pages.
+    """
+    if device_type != "cuda" or group & (group - 1) == 0:
+        return None
+    return {"BLOCK_M": 32, "BLOCK_N": min(page_size, 32 if dtype == torch.float32 else 64)}
+
+
+def choose_path(
+    device: torch.device,
+    dtype: torch.dtype,
+    head_dim: int,
+    group: int,
+    wanted: str | None = None,
+    page_size: int = 128,
+    options: dict[str, Any] | None = None,
+    value_head_dim: int | None = None,
+) -> tuple[AttentionPath, str]:
+    """Pick the attention path for a model, once, by trying.
+
+    Args:
+        device, dtype: of the model.
+        head_dim, value_head_dim: size of its keys and values; None: the same.
+        group: query heads for each key head.
+        wanted: a path by name, from the caller; None: `FLEXNANO_ATTENTION` if set, else the fastest that works.
+        page_size, options: of the decode kernel that is tried.
+
+    Returns:
+        (path, the reason in words).
+
+    Raises:
+        ValueError: no such path.
+        RuntimeError: the compiled path was asked for by name and does not work here; or the device is "mps".
+    """
+    if device.type not in ("cpu", "cuda"):
+        raise RuntimeError(f"FlexAttention does not run on device {device.type!r}; move the model to 'cpu' or 'cuda'")
+    wanted = wanted or os.environ.get("FLEXNANO_ATTENTION")
+    if wanted is not None and wanted not in PATHS:
+        raise ValueError(f"no attention path {wanted!r}; there are {', '.join(PATHS)}")
+    if wanted in ("gather", "eager"):
+        return wanted, "asked for"
+    if device.type == "cuda" and torch.cuda.get_device_capability(device) < (8, 0):
+        trouble: str | None = "compiled FlexAttention needs compute capability 8.0"
+    else:
+        sizes = (head_dim, value_head_dim or head_dim)
+        trouble = _compiling_fails(device, dtype, sizes, group, page_size, tuple((options or {}).items()))
+    if trouble is None:
+        return "compiled", "a trial kernel compiled and gave the right result"
+    if wanted == "compiled":
+        raise RuntimeError(f"attention='compiled' does not work on this machine: {trouble}")
+    return "gather", trouble
+
+
+@functools.cache
+def _compiling_fails(
+    device: torch.device,
+    dtype: torch.dtype,
+    head_dims: tuple[int, int],
+    group: int,
+    page_size: int,
+    options: tuple[tuple[str, Any], ...],
+) -> str | None:
+    """Compile a decode of two rows over three pages and compare it with plain attention: None if it works, else why not."""
+    generator = torch.Generator().manual_seed(0)
+    D, value_D = head_dims
+    shapes = ((2, group, 1, D), (1, 1, 3 * page_size, D), (1, 1, 3 * page_size, value_D))
+    q, k, v = (torch.randn(*shape, generator=generator).to(device, dtype) for shape in shapes)
+    last = torch.tensor([page_size // 2, 2 * page_size + page_size // 2], device=device)
+
+    def up_to_last(b: Tensor, h: Tensor, q_idx: Tensor, kv_idx: Tensor) -> Tensor:
+        return kv_idx <= last[b]
+
+    partial, full = visible_blocks(torch.zeros_like(last)[:, None], last[:, None], 3, (1, page_size))
+    mask = block_mask_from_blocks(partial[:, None], full[:, None], up_to_last, (128, page_size), (1, 3 * page_size))
+    try:
+        with torch.inference_mode():
+            got = compiled_attention(device.type)(q, k, v, mask, D**-0.5, None, dict(options))
+            want = attend_gather(q.float(), k.float(), v.float(), gather_mask(mask), D**-0.5, None, None)
+    except Exception as error:  # whatever keeps the compiler from working: no compiler, no cache folder, no support
+        return f"compiling FlexAttention failed ({type(error).__name__}: {' '.join(str(error).split())[:200]})"
+    off = (got - want).abs().max().item()
+    return None if off < 0.05 else f"compiled FlexAttention is off by {off:.3g}"
