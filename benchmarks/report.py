@@ -48,7 +48,7 @@ def draw(report: dict[str, Any], stem: Path) -> list[Path]:
     style = {"font.size": 10, "svg.fonttype": "none", "svg.hashsalt": "flexnano", "hatch.linewidth": 0.6}
     with plt.rc_context(style):
         fig, (left, right) = plt.subplots(
-            1, 2, figsize=(9.5, 1.6 + 0.75 * len(names)), sharey=True, width_ratios=[3, 2], facecolor="white"
+            1, 2, figsize=(9.5, 1.9 + 0.75 * len(names)), sharey=True, width_ratios=[3, 2], facecolor="white"
         )
         for y, name in enumerate(names):
             speed, first = rows[name]["output_tokens_per_second"], rows[name]["first_token_seconds"]
@@ -65,8 +65,8 @@ def draw(report: dict[str, Any], stem: Path) -> list[Path]:
             right.plot([first["median"], first["max"]], [y, y], color="black", marker="|", linewidth=1.2)
             right.annotate(f"{first['median']:.1f}", (first["max"], y), (6, 0), textcoords="offset points", va="center")
         left.set_yticks(range(len(names)), [tick(name, rows[name]["setting"]) for name in names])
-        left.set_xlabel("output tokens per second\n(median and range of the runs; more is better)")
-        right.set_xlabel("seconds to the first token\n(median and last of the requests; less is better)")
+        left.set_xlabel("output tokens per second\n(median and range of the runs;\nmore is better)")
+        right.set_xlabel("seconds to the first token\n(median and last of the requests;\nless is better)")
         for axes in (left, right):
             axes.margins(x=0.16)
             axes.set_xlim(left=0)

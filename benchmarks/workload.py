@@ -16,7 +16,7 @@ class Shape:
 
     requests: int = 32
     prompt_tokens: tuple[int, int] = (16, 256)
-    output_tokens: tuple[int, int] = (16, 128)
+    output_tokens: tuple[int, int] = (16, 96)
     seed: int = 0
     shorten_prompts: int = 1  # divide every length by this: a sample of the same proportions, for the sweep
     shorten_outputs: int = 1

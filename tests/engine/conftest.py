@@ -50,16 +50,16 @@ def assert_idle() -> Callable[[Inference], None]:
 
 
 def _fail_instead_of_waiting_for_ever(engine: Inference) -> None:
-    run_one_step, n_calls, n_steps = engine.run_one_step, 0, -1
+    next_step, n_calls, n_steps = engine.scheduler.next_step, 0, -1
 
     def guarded() -> list[Any]:
         nonlocal n_calls, n_steps
         n_calls = n_calls + 1 if engine.stats.steps == n_steps else 0
         n_steps = engine.stats.steps
         assert n_calls < 50, "somebody asks for steps for ever, and nothing is computed in them"
-        return run_one_step()
+        return next_step()
 
-    engine.run_one_step = guarded  # type: ignore[method-assign]
+    engine.scheduler.next_step = guarded  # type: ignore[method-assign]
 
 
 @pytest.fixture

@@ -1,4 +1,4 @@
-"""Bad input and trouble: a clear error that names the value, for the one request that it is about, and nothing left behind."""
+"""Bad input and trouble: a clear error that names the value, for the request that it is about, and nothing left behind."""
 
 from __future__ import annotations
 
@@ -198,7 +198,7 @@ def test_text_without_a_tokenizer_is_refused_and_says_what_to_give(make_engine: 
 # ---------------------------------------------------------------------- a tokenizer in trouble
 
 
-class Trouble(Exception):
+class Trouble(Exception):  # noqa: N818
     """No error that the engine could know."""
 
 
@@ -636,16 +636,16 @@ POISON = 77
 
 
 @contextmanager
-def poisoned(engine: Inference) -> Iterator[None]:
+def poisoned(engine: Inference, token: int = POISON) -> Iterator[None]:
     """A token whose embedding overflowed: all that is computed from it is NaN, keys and values too."""
     weight = engine.model.get_input_embeddings().weight
     with torch.no_grad():
-        before = weight[POISON].clone()
-        weight[POISON] = float("nan")
+        before = weight[token].clone()
+        weight[token] = float("nan")
         try:
             yield
         finally:
-            weight[POISON] = before
+            weight[token] = before
 
 
 @pytest.mark.parametrize("path", ["gather", "eager"])
@@ -671,6 +671,18 @@ def test_nan_in_one_prompt_does_not_reach_the_prompts_packed_with_it(make_engine
     bad, good = results if bad_first else results[::-1]
     assert bad.finish_reason == "error"
     assert (good.finish_reason, good.token_ids) == ("length", right_tokens(PROMPTS[0], 5)), good.error
+
+
+def test_nan_in_one_row_of_a_decode_does_not_reach_the_others(make_engine: MakeEngine) -> None:
+    """Its page has the lowest number: gathering fills up shorter rows with pages that they do not read."""
+    engine = make_engine()
+    prompts = [PROMPTS[2], PROMPTS[0], families.random_prompt(60, seed=60)]
+    bad, *good = [right_tokens(prompt, 6) for prompt in prompts]
+    assert bad[2] not in {*bad[:2], *good[0], *good[1], *prompts[0], *prompts[1], *prompts[2]}
+    with poisoned(engine, token=bad[2]):
+        results = engine.generate(prompts, greedy(6))
+    assert (results[0].finish_reason, results[0].token_ids) == ("error", bad[:3])
+    assert [result.token_ids for result in results[1:]] == good, [result.error for result in results]
 
 
 # ---------------------------------------------------------------------- out of pages

@@ -377,6 +377,14 @@ def test_a_stream_keeps_its_events_while_somebody_else_drives(make_engine: MakeE
     assert [first.token_id, *(event.token_id for event in stream)] == EXPECTED[:3]
 
 
+def test_a_stream_that_has_just_refused_a_prompt_keeps_its_events_too(make_engine: MakeEngine) -> None:
+    engine = make_engine()
+    stream = engine.stream([PROMPTS[0], []], greedy(3))
+    assert next(stream).finish_reason == "refused"
+    assert drive(engine) == {}, "events of a stream were handed to somebody else"
+    assert [event.token_id for event in stream] == EXPECTED[:3]
+
+
 def test_other_requests_go_on_beside_generate(make_engine: MakeEngine) -> None:
     engine = make_engine()
     other = engine.add_request(PROMPTS[1], greedy(15))
@@ -570,8 +578,15 @@ def test_padding_rows_of_a_decode_change_nothing(make_engine: MakeEngine) -> Non
 
 def test_the_engine_says_what_it_is(make_engine: MakeEngine) -> None:
     text = make_engine("gemma2", n_pages=33).describe()
-    for part in ("Gemma2ForCausalLM", "torch.float32 on cpu", "2 reading everything", f"2 reading a window of {families.WINDOW}",
-                 "gather (asked for)", "33 pages of 16 tokens", "4 sequences of up to 128 tokens"):  # fmt: skip
+    for part in (
+        "Gemma2ForCausalLM",
+        "torch.float32 on cpu",
+        "2 reading everything",
+        f"2 reading a window of {families.WINDOW}",
+        "gather (asked for)",
+        "33 pages of 16 tokens",
+        "4 sequences of up to 128 tokens",
+    ):
         assert part in text
 
 
