@@ -1,6 +1,6 @@
 # Your copy of solutions/flexnano/page_table.py, made by `python -m course stubs`
 # Yours to write: the body of each function that says `raise NotImplementedError("Exercise ...")`.
-# untouched while the rest of this file has the hash 10f132c858116d66
+# untouched while the rest of this file has the hash 16e81dc5b7e3a870
 """Module 03: the page table.  Which sequence owns which page of the KV cache.
 
 The cache is one long strip of tokens, cut into pages of `page_size`.  A sequence holds a *slot*: a row of the table that
@@ -123,7 +123,7 @@ class PageTable:
         raise NotImplementedError("Exercise 3.2: PageTable.pages_missing")
 
     def can_reserve(self, batch_idx: int, seq_len: int) -> bool:
-        """Whether `reserve` would succeed now."""
+        """Whether the pool has the pages that slot `batch_idx` (0: a new one) needs for `seq_len` tokens, at least 1."""
         return seq_len <= self.pages_per_row * self.page_size and (
             self.pages_missing(batch_idx, seq_len) <= self.pages_available
         )

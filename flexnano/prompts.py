@@ -1,6 +1,6 @@
 # Your copy of solutions/flexnano/prompts.py, made by `python -m course stubs`
 # Given: there is nothing to fill in here.
-# untouched while the rest of this file has the hash 20e7aec8cf2f2c56
+# untouched while the rest of this file has the hash 74a051cbeebe9cd7
 """What a caller may give as a prompt, and its token ids.  Given."""
 
 from __future__ import annotations
@@ -31,10 +31,13 @@ def prompt_ids(prompt: Prompt, tokenizer: Any, vocab_size: int) -> list[int]:
     if isinstance(prompt, str) or is_chat:
         if tokenizer is None:
             raise TypeError("the prompt is text, but the engine has no tokenizer; give token ids")
-        if is_chat:
-            ids = tokenizer.apply_chat_template(prompt, add_generation_prompt=True, return_dict=True)["input_ids"]
-        else:
-            ids = tokenizer(prompt)["input_ids"]
+        try:
+            if is_chat:
+                ids = tokenizer.apply_chat_template(prompt, add_generation_prompt=True, return_dict=True)["input_ids"]
+            else:
+                ids = tokenizer(prompt)["input_ids"]
+        except Exception as error:  # chat templates raise what they like, on roles that do not alternate for one
+            raise ValueError(f"the tokenizer cannot take the prompt ({type(error).__name__}: {error})") from error
     elif isinstance(prompt, list | tuple):
         ids = list(prompt)
     elif isinstance(prompt, Tensor) and prompt.ndim == 1:
@@ -45,9 +48,16 @@ def prompt_ids(prompt: Prompt, tokenizer: Any, vocab_size: int) -> list[int]:
         )
     if not ids:
         raise ValueError("the prompt has no tokens; it needs at least one")
-    for token in ids:
-        if isinstance(token, bool) or not hasattr(token, "__index__"):
-            raise TypeError(f"{token!r} in the prompt is a {type(token).__name__}, but token ids are integers")
-        if not 0 <= token < vocab_size:
-            raise ValueError(f"token id {token} in the prompt is not in the vocabulary: 0 to {vocab_size - 1}")
-    return [operator.index(token) for token in ids]
+    return [_token_id(token, vocab_size) for token in ids]
+
+
+def _token_id(token: Any, vocab_size: int) -> int:
+    try:
+        if isinstance(token, bool):
+            raise TypeError
+        number = operator.index(token)
+    except TypeError:
+        raise TypeError(f"{token!r} in the prompt is a {type(token).__name__}, but token ids are integers") from None
+    if not 0 <= number < vocab_size:
+        raise ValueError(f"token id {number} in the prompt is not in the vocabulary: 0 to {vocab_size - 1}")
+    return number

@@ -191,7 +191,9 @@ def gather_mask(block_mask: BlockMask) -> GatherMask:
     read = (partial | full).any(dim=1)
     widest = int(read.sum(dim=1).max())
     block_BJ = torch.argsort(read.int(), dim=1, descending=True, stable=True)[:, :widest]
-    address_BK = (block_BJ[..., None] * k_block + torch.arange(k_block, device=read.device)).flatten(1)
+    # What fills up a short row is block 0, in the cache the sink: another sequence's page may hold NaN, and 0 · NaN is NaN.
+    gathered_BJ = block_BJ.where(read.gather(1, block_BJ), 0)
+    address_BK = (gathered_BJ[..., None] * k_block + torch.arange(k_block, device=read.device)).flatten(1)
 
     def by_token(blocks: Tensor) -> Tensor:
         """[B, QB, n_blocks] -> [B, Q, K], for the blocks that were gathered."""
@@ -215,7 +217,10 @@ def attend_gather(
     Hk, group = k.shape[1], q.shape[1] // k.shape[1]
 
     def rows(pool: Tensor) -> Tensor:
-        """[1, Hk, N, D] -> [B, Hk, K, D]."""
+        """[B or 1, Hk, N, D] -> [B or 1, Hk, K, D]."""
+        if len(pool) > 1:  # no cache: each row has keys of its own
+            row_B1 = torch.arange(len(pool), device=pool.device)[:, None]
+            return pool[row_B1, :, mask.address_BK].transpose(1, 2)
         return pool[0].index_select(1, mask.address_BK.flatten()).unflatten(1, mask.address_BK.shape).transpose(0, 1)
 
     # Query heads that share a key head become further queries of it, so that no key is copied for them.

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import itertools
 import secrets
 import time
@@ -74,6 +75,10 @@ class Inference:
             _at_least_one(name, value)
         if page_size & (page_size - 1):
             raise ValueError(f"page_size {page_size} is not a power of two; use one, such as 16, 32, 64 or 128")
+        if tokenizer is not None and not (callable(tokenizer) and hasattr(tokenizer, "decode")):
+            raise TypeError(
+                f"tokenizer is a {type(tokenizer).__name__}, but must be a tokenizer of transformers, or None"
+            )
         self.model, self.tokenizer = model, tokenizer
         self.max_batch_size, self.max_seq_length = max_batch_size, max_seq_length
         self.layers = probe(model, max_seq_length)
@@ -127,8 +132,13 @@ class Inference:
 
         self._implementation = model.config._attn_implementation
         self._attention_name = register_attention(self.path, self.device.type)
-        self.caches = attach_caches(self.layers, self.page_table, self.dtype)
-        model.set_attn_implementation(self._attention_name)
+        self.closed = False
+        try:
+            self.caches = attach_caches(self.layers, self.page_table, self.dtype)
+            model.set_attn_implementation(self._attention_name)
+        except BaseException:
+            self.close()  # memory may run out at the last layer
+            raise
 
     # ------------------------------------------------------------------ requests
 
@@ -145,6 +155,8 @@ class Inference:
         Raises:
             TypeError, ValueError: the prompt is not one, or can never run.  Nothing changes then.
         """
+        if self.closed:
+            raise RuntimeError("the engine is closed and its model given back; make a new one: Inference(model, ...)")
         params = SamplingParams() if sampling_params is None else sampling_params
         if not isinstance(params, SamplingParams):
             raise TypeError(f"sampling_params is a {type(params).__name__}, but must be SamplingParams")
@@ -178,7 +190,10 @@ class Inference:
         sequence = self._requests.get(request_id)
         if sequence is None:
             return False
-        self._end(sequence, "aborted", error="aborted by the caller")
+        text = ""
+        with contextlib.suppress(Exception):  # a tokenizer in trouble keeps nobody from aborting
+            text = sequence.detokenizer.finish() if sequence.detokenizer is not None else ""
+        self._end(sequence, "aborted", text=text, error="aborted by the caller")
         return True
 
     @property
@@ -451,6 +466,9 @@ class Inference:
 
     def _next_tokens(self, rows: list[Row], logits_BV: Tensor) -> list[int | None]:
         """Choose a token for each row, None where the model gave no number; note the probabilities that were asked for."""
+        if rows[0].start == 0 and len(rows) > 1 and logits_BV.isnan().any():
+            # A masked key is not unread, and 0 · NaN is NaN: who shared the row with a NaN is asked again, alone.
+            logits_BV = torch.cat([self.prefill_sequences([row]) for row in rows])
         params = [row.sequence.params for row in rows]
         batch = SamplingBatch.of(params, [row.sequence.seed for row in rows], self.device)
         position_B = torch.tensor([len(row.sequence) for row in rows], device=self.device)
@@ -468,6 +486,8 @@ class Inference:
     def _accept(self, sequence: Sequence, token: int | None) -> None:
         """Hand a sequence its token, end it if that was the last, and tell the caller."""
         if token is None:
+            for cache in self.caches:  # its keys and values may be NaN too, and padding's that shared the step
+                cache.forget([0, *self.page_table.owned[sequence.slot]])
             self._end(sequence, "error", error="the model's logits are not finite (NaN or infinity)")
             return
         sequence.output_ids.append(token)
@@ -475,9 +495,17 @@ class Inference:
         self.stats.output_tokens += 1
         reason, text = sequence.check_done(), ""
         detokenizer = sequence.detokenizer
-        if detokenizer is not None and reason != "stop":
-            text = detokenizer.add(token)
-            reason = "stop" if detokenizer.stopped else reason
+        try:
+            if detokenizer is not None and reason != "stop":
+                text = detokenizer.add(token)
+                reason = "stop" if detokenizer.stopped else reason
+            if detokenizer is not None and reason is not None:
+                text += detokenizer.finish()
+        except Exception as trouble:
+            self._end(
+                sequence, "error", token=token, error=f"the tokenizer failed: {type(trouble).__name__}: {trouble}"
+            )
+            return
         if reason is None:
             self._events.append(TokenEvent(sequence.request_id, -1, token, text))
         else:
@@ -490,8 +518,6 @@ class Inference:
         self.scheduler.finish(sequence, reason)
         if self._requests.pop(sequence.request_id, None) is None:
             return
-        if sequence.detokenizer is not None:
-            text += sequence.detokenizer.finish()
         result = Result.of(sequence, error)
         self._events.append(TokenEvent(sequence.request_id, -1, token, text, result.finish_reason, result))
 
@@ -530,10 +556,14 @@ class Inference:
 
         Args, raises: as `generate`.  Stopping early (`close`, `break`) aborts what is unfinished.
         """
-        if isinstance(prompts, str) or not isinstance(prompts, SequenceOf):
+        if isinstance(prompts, str | bytes) or not isinstance(prompts, SequenceOf):
             raise TypeError(f"prompts is a {type(prompts).__name__}, but must be a list of prompts: [prompt]")
         if sampling_params is None or isinstance(sampling_params, SamplingParams):
             params: list[SamplingParams | None] = [sampling_params] * len(prompts)
+        elif isinstance(sampling_params, str) or not isinstance(sampling_params, SequenceOf):
+            raise TypeError(
+                f"sampling_params is a {type(sampling_params).__name__}, but must be SamplingParams or a list of them"
+            )
         else:
             params = list(sampling_params)
             if len(params) != len(prompts):
@@ -548,11 +578,12 @@ class Inference:
         try:
             for index, (prompt, one) in enumerate(zip(prompts, params, strict=True)):
                 try:
-                    index_of[self.add_request(prompt, one)] = index
+                    request_id = self.add_request(prompt, one)
+                    index_of[request_id] = index
+                    self._streamed.add(request_id)
                 except (TypeError, ValueError) as error:
                     yield TokenEvent(-1, index, None, "", "refused", Result.refused(str(error)))
             unfinished = set(index_of)
-            self._streamed |= unfinished
             while unfinished:
                 events = self._take_events(lambda event: event.request_id in index_of)
                 if not events:
@@ -563,7 +594,8 @@ class Inference:
                     yield replace(event, index=index_of[event.request_id])
         finally:
             for request_id in index_of:
-                self.abort(request_id)
+                if sequence := self._requests.get(request_id):
+                    self._end(sequence, "aborted", error="its stream was closed")
             self._take_events(lambda event: event.request_id in index_of)
             self._streamed -= set(index_of)
 
@@ -592,8 +624,11 @@ class Inference:
         """End what is unfinished and give the model back as it was.  The engine can't be used afterwards."""
         for sequence in list(self._requests.values()):
             self._end(sequence, "aborted", error="the engine was closed")
+        if self.closed:  # another engine may have the model by now
+            return
+        self.closed = True
         for layer in self.layers:
-            if getattr(layer.module, "kv_cache", None) in self.caches:
+            if getattr(layer.module, "kv_cache", None) is not None:
                 del layer.module.kv_cache
         self.caches = []
         self.model.set_attn_implementation(self._implementation)

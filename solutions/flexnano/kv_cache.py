@@ -53,6 +53,11 @@ class PagedKVCache:
         self.k_cache = torch.zeros(1, kv_heads, N, head_dim, dtype=dtype, device=device)
         self.v_cache = torch.zeros(1, kv_heads, N, value_head_dim, dtype=dtype, device=device)
 
+    def forget(self, pages: list[int]) -> None:
+        """Set pages to zero, where they may hold NaN: a masked key is not unread."""
+        for pool in (self.k_cache, self.v_cache):
+            pool.unflatten(2, (-1, self.page_table.page_size))[:, :, pages] = 0
+
     def update(self, input_pos: Tensor, k: Tensor, v: Tensor, batch_idx: Tensor) -> tuple[Tensor, Tensor]:
         """Store the new keys and values, and return those that attention has to read.  [4.1 · ★★☆ · 15 min]
 

@@ -127,7 +127,7 @@ class PageTable:
         ### END SOLUTION
 
     def can_reserve(self, batch_idx: int, seq_len: int) -> bool:
-        """Whether `reserve` would succeed now."""
+        """Whether the pool has the pages that slot `batch_idx` (0: a new one) needs for `seq_len` tokens, at least 1."""
         return seq_len <= self.pages_per_row * self.page_size and (
             self.pages_missing(batch_idx, seq_len) <= self.pages_available
         )

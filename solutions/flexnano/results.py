@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import itertools
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
 from .sequence import Sequence
 
@@ -95,4 +95,3 @@ class EngineStats:
     output_tokens: int = 0
     preemptions: int = 0
     seconds: float = 0.0
-    steps_by_rows: dict[int, int] = field(default_factory=dict)
