@@ -1,7 +1,7 @@
 """Tokens per second of this engine and of three ways to generate with transformers, on one workload, in one run.
 
-    python -m benchmarks.throughput                 # the run that is reported; about a quarter of an hour on two cores
-    python -m benchmarks.throughput --quick         # does it run at all: a minute, numbers without meaning
+    python -m benchmarks.throughput                 # the run that is reported; about 18 minutes on two quiet cores
+    python -m benchmarks.throughput --quick         # does it run at all: minutes, numbers without meaning
     python -m benchmarks.throughput --resume        # goes on after an interruption
     python -m benchmarks.throughput --option-sweep  # also this engine's own options; some minutes more
 

@@ -1,6 +1,6 @@
 # Your copy of solutions/flexnano/attention.py, made by `python -m course stubs`
 # Yours to write: the body of each function that says `raise NotImplementedError("Exercise ...")`.
-# untouched while the rest of this file has the hash 8e9a8bfc07c3ede0
+# untouched while the rest of this file has the hash 74f1f48aaefbab6e
 """Module 02: attention.  One function that a stock transformers model calls instead of its own, computed on one of three
 paths that mean the same:
 
@@ -137,12 +137,14 @@ def attend_eager(
 class GatherMask:
     """A BlockMask as the gather path reads it, worked out once a step and used by every layer.
 
-    address_BK: int64, the keys that each row reads, as places in the keys given to attention.
-    visible_BQK: bool, which of them each query reads.
+    Letters: R rows of gathered keys, one for each block of queries of each batch row; T queries in a block.
+
+    address_RK: int64, the keys that each row reads, as places in the keys given to attention.
+    visible_RTK: bool, which of them each query reads.
     """
 
-    address_BK: Tensor
-    visible_BQK: Tensor
+    address_RK: Tensor
+    visible_RTK: Tensor
 
 
 StepMask = BlockMask | GatherMask
@@ -160,17 +162,18 @@ def listed_blocks(num_blocks: Tensor, indices: Tensor, n_blocks: int) -> Tensor:
 
 
 def gather_mask(block_mask: BlockMask) -> GatherMask:
-    """Work out which keys each row reads.  [2.2 · ★★★ · 30 min]
+    """Work out which keys each block of queries reads.  [2.2 · ★★★ · 30 min]
 
-    For each row the blocks that any of its queries lists, partial or full, are put side by side; rows that list fewer are
-    filled up with blocks that nobody sees.  Entries of a full block are visible without asking, entries of a partial one
-    if the mask_mod says so, all others are not.
+    For each block of queries the blocks of keys that it lists, partial or full, are put side by side.  Rows that list fewer
+    are filled up with block 0, which they don't see.  Entries of a full block are visible without asking, entries of a
+    partial one if the mask_mod says so, all others are not.
 
     Args:
         block_mask: B rows, one head, any number of queries.
 
     Returns:
-        GatherMask with K = (most blocks that a row lists) × block size.  Keys beyond the sequence length are not visible.
+        GatherMask with R = B × query blocks, batch row by batch row; T = the block's queries, at most Q;
+        K = (most blocks that a row lists, at least 1) × block size.  Keys beyond the sequence length are not visible.
     """
     raise NotImplementedError("Exercise 2.2: gather_mask")
 
@@ -179,19 +182,27 @@ def attend_gather(
     q: Tensor, k: Tensor, v: Tensor, mask: GatherMask, scale: float, softcap: float | None, options: Any
 ) -> Tensor:
     """Plain attention over the keys that the mask names: [B, Hq, Q, D] -> [B, Hq, Q, D]."""
-    B, Hq, Q, D = q.shape
-    Hk, group = k.shape[1], q.shape[1] // k.shape[1]
+    B, Hq, Q, _ = q.shape
+    Hk, group = k.shape[1], Hq // k.shape[1]
+    T = mask.visible_RTK.shape[1]
+    blocks = -(-Q // T)
+    # One mask may serve all batch rows.
+    times = B * blocks // len(mask.visible_RTK)
+    address_RK, visible_RTK = mask.address_RK.repeat(times, 1), mask.visible_RTK.repeat(times, 1, 1)
+    R, K = address_RK.shape
 
     def rows(pool: Tensor) -> Tensor:
-        """[B or 1, Hk, N, D] -> [B or 1, Hk, K, D]."""
-        if len(pool) > 1:  # no cache: each row has keys of its own
-            row_B1 = torch.arange(len(pool), device=pool.device)[:, None]
-            return pool[row_B1, :, mask.address_BK].transpose(1, 2)
-        return pool[0].index_select(1, mask.address_BK.flatten()).unflatten(1, mask.address_BK.shape).transpose(0, 1)
+        """[B or 1, Hk, N, D] -> [R, Hk, K, D]."""
+        if len(pool) > 1:  # no cache: each batch row has keys of its own
+            batch_row_R1 = torch.arange(R, device=pool.device)[:, None] // blocks
+            return pool[batch_row_R1, :, address_RK].transpose(1, 2)
+        return pool[0].index_select(1, address_RK.flatten()).unflatten(1, (R, K)).transpose(0, 1)
 
-    # Query heads that share a key head become further queries of it, so that no key is copied for them.
-    q = q.reshape(B, Hk, group * Q, D)
-    visible = mask.visible_BQK[:, None].repeat(1, 1, group, 1)
+    # Each block of queries is a row of its own; query heads that share a key head become further queries of it, so that no
+    # key is copied for them.
+    q = nn.functional.pad(q, (0, 0, 0, blocks * T - Q)).view(B, Hk, group, blocks, T, -1)
+    q = q.permute(0, 3, 1, 2, 4, 5).reshape(R, Hk, group * T, -1)
+    visible = visible_RTK[:, None].repeat(1, 1, group, 1)
     if softcap is None:
         out = nn.functional.scaled_dot_product_attention(q, rows(k), rows(v), attn_mask=visible, scale=scale)
     else:
@@ -199,8 +210,8 @@ def attend_gather(
         scores = (softcap * torch.tanh(scores / softcap)).masked_fill(~visible, -math.inf)
         out = (torch.softmax(scores, dim=-1) @ rows(v).float()).to(q.dtype)
     # A query that sees nothing gives 0 / 0.
-    out = out.where(visible.any(dim=-1, keepdim=True), 0)
-    return out.reshape(B, Hq, Q, -1)
+    out = out.where(visible.any(dim=-1, keepdim=True), 0).view(B, blocks, Hk, group, T, -1)
+    return out.permute(0, 2, 3, 1, 4, 5).reshape(B, Hq, blocks * T, -1)[:, :, :Q]
 
 
 def prepare_mask(path: AttentionPath, block_mask: BlockMask) -> StepMask:

@@ -144,12 +144,14 @@ def attend_eager(
 class GatherMask:
     """A BlockMask as the gather path reads it, worked out once a step and used by every layer.
 
-    address_BK: int64, the keys that each row reads, as places in the keys given to attention.
-    visible_BQK: bool, which of them each query reads.
+    Letters: R rows of gathered keys, one for each block of queries of each batch row; T queries in a block.
+
+    address_RK: int64, the keys that each row reads, as places in the keys given to attention.
+    visible_RTK: bool, which of them each query reads.
     """
 
-    address_BK: Tensor
-    visible_BQK: Tensor
+    address_RK: Tensor
+    visible_RTK: Tensor
 
 
 StepMask = BlockMask | GatherMask
@@ -167,17 +169,18 @@ def listed_blocks(num_blocks: Tensor, indices: Tensor, n_blocks: int) -> Tensor:
 
 
 def gather_mask(block_mask: BlockMask) -> GatherMask:
-    """Work out which keys each row reads.  [2.2 · ★★★ · 30 min]
+    """Work out which keys each block of queries reads.  [2.2 · ★★★ · 30 min]
 
-    For each row the blocks that any of its queries lists, partial or full, are put side by side; rows that list fewer are
-    filled up with blocks that nobody sees.  Entries of a full block are visible without asking, entries of a partial one
-    if the mask_mod says so, all others are not.
+    For each block of queries the blocks of keys that it lists, partial or full, are put side by side.  Rows that list fewer
+    are filled up with block 0, which they don't see.  Entries of a full block are visible without asking, entries of a
+    partial one if the mask_mod says so, all others are not.
 
     Args:
         block_mask: B rows, one head, any number of queries.
 
     Returns:
-        GatherMask with K = (most blocks that a row lists) × block size.  Keys beyond the sequence length are not visible.
+        GatherMask with R = B × query blocks, batch row by batch row; T = the block's queries, at most Q;
+        K = (most blocks that a row lists, at least 1) × block size.  Keys beyond the sequence length are not visible.
     """
     ### BEGIN SOLUTION
     Q, N = block_mask.seq_lengths
@@ -187,25 +190,25 @@ def gather_mask(block_mask: BlockMask) -> GatherMask:
     full = torch.zeros_like(partial)
     if block_mask.full_kv_num_blocks is not None and block_mask.full_kv_indices is not None:
         full = listed_blocks(block_mask.full_kv_num_blocks, block_mask.full_kv_indices, n_blocks)
+    query_blocks, device = partial.shape[1], partial.device
+    partial, full = partial.flatten(0, 1), full.flatten(0, 1)
 
-    read = (partial | full).any(dim=1)
-    widest = int(read.sum(dim=1).max())
-    block_BJ = torch.argsort(read.int(), dim=1, descending=True, stable=True)[:, :widest]
-    # What fills up a short row is block 0, in the cache the sink: another sequence's page may hold NaN, and 0 · NaN is NaN.
-    gathered_BJ = block_BJ.where(read.gather(1, block_BJ), 0)
-    address_BK = (gathered_BJ[..., None] * k_block + torch.arange(k_block, device=read.device)).flatten(1)
+    read = partial | full
+    widest = max(1, int(read.sum(dim=1).max()))
+    block_RJ = torch.argsort(read.int(), dim=1, descending=True, stable=True)[:, :widest]
+    partial, full = (
+        blocks.gather(1, block_RJ).repeat_interleave(k_block, dim=1)[:, None] for blocks in (partial, full)
+    )
+    # Block 0 is the sink in the cache: another sequence's page might hold NaN, and 0 · NaN is NaN.
+    gathered_RJ = block_RJ.where(read.gather(1, block_RJ), 0)
+    address_RK = (gathered_RJ[..., None] * k_block + torch.arange(k_block, device=device)).flatten(1)
 
-    def by_token(blocks: Tensor) -> Tensor:
-        """[B, QB, n_blocks] -> [B, Q, K], for the blocks that were gathered."""
-        gathered = blocks.gather(2, block_BJ[:, None].expand(-1, blocks.shape[1], -1))
-        return gathered.repeat_interleave(k_block, dim=2).repeat_interleave(q_block, dim=1)[:, :Q]
-
-    b = torch.arange(read.shape[0], device=read.device)[:, None, None]
-    q = torch.arange(Q, device=read.device)[None, :, None]
-    inside = address_BK.clamp(max=N - 1)
-    allowed = block_mask.mask_mod(b, torch.zeros_like(b), q, inside[:, None])
-    visible_BQK = (by_token(full) | (by_token(partial) & allowed)) & (address_BK < N)[:, None]
-    return GatherMask(inside, visible_BQK)
+    row = torch.arange(len(read), device=device)[:, None, None]
+    q = row % query_blocks * q_block + torch.arange(min(q_block, Q), device=device)[None, :, None]
+    inside_RK = address_RK.clamp(max=N - 1)
+    b = row // query_blocks
+    allowed = block_mask.mask_mod(b, torch.zeros_like(b), q.clamp(max=Q - 1), inside_RK[:, None])
+    return GatherMask(inside_RK, (full | (partial & allowed)) & (address_RK < N)[:, None])
     ### END SOLUTION
 
 
@@ -213,19 +216,27 @@ def attend_gather(
     q: Tensor, k: Tensor, v: Tensor, mask: GatherMask, scale: float, softcap: float | None, options: Any
 ) -> Tensor:
     """Plain attention over the keys that the mask names: [B, Hq, Q, D] -> [B, Hq, Q, D]."""
-    B, Hq, Q, D = q.shape
-    Hk, group = k.shape[1], q.shape[1] // k.shape[1]
+    B, Hq, Q, _ = q.shape
+    Hk, group = k.shape[1], Hq // k.shape[1]
+    T = mask.visible_RTK.shape[1]
+    blocks = -(-Q // T)
+    # One mask may serve all batch rows.
+    times = B * blocks // len(mask.visible_RTK)
+    address_RK, visible_RTK = mask.address_RK.repeat(times, 1), mask.visible_RTK.repeat(times, 1, 1)
+    R, K = address_RK.shape
 
     def rows(pool: Tensor) -> Tensor:
-        """[B or 1, Hk, N, D] -> [B or 1, Hk, K, D]."""
-        if len(pool) > 1:  # no cache: each row has keys of its own
-            row_B1 = torch.arange(len(pool), device=pool.device)[:, None]
-            return pool[row_B1, :, mask.address_BK].transpose(1, 2)
-        return pool[0].index_select(1, mask.address_BK.flatten()).unflatten(1, mask.address_BK.shape).transpose(0, 1)
+        """[B or 1, Hk, N, D] -> [R, Hk, K, D]."""
+        if len(pool) > 1:  # no cache: each batch row has keys of its own
+            batch_row_R1 = torch.arange(R, device=pool.device)[:, None] // blocks
+            return pool[batch_row_R1, :, address_RK].transpose(1, 2)
+        return pool[0].index_select(1, address_RK.flatten()).unflatten(1, (R, K)).transpose(0, 1)
 
-    # Query heads that share a key head become further queries of it, so that no key is copied for them.
-    q = q.reshape(B, Hk, group * Q, D)
-    visible = mask.visible_BQK[:, None].repeat(1, 1, group, 1)
+    # Each block of queries is a row of its own; query heads that share a key head become further queries of it, so that no
+    # key is copied for them.
+    q = nn.functional.pad(q, (0, 0, 0, blocks * T - Q)).view(B, Hk, group, blocks, T, -1)
+    q = q.permute(0, 3, 1, 2, 4, 5).reshape(R, Hk, group * T, -1)
+    visible = visible_RTK[:, None].repeat(1, 1, group, 1)
     if softcap is None:
         out = nn.functional.scaled_dot_product_attention(q, rows(k), rows(v), attn_mask=visible, scale=scale)
     else:
@@ -233,8 +244,8 @@ def attend_gather(
         scores = (softcap * torch.tanh(scores / softcap)).masked_fill(~visible, -math.inf)
         out = (torch.softmax(scores, dim=-1) @ rows(v).float()).to(q.dtype)
     # A query that sees nothing gives 0 / 0.
-    out = out.where(visible.any(dim=-1, keepdim=True), 0)
-    return out.reshape(B, Hq, Q, -1)
+    out = out.where(visible.any(dim=-1, keepdim=True), 0).view(B, blocks, Hk, group, T, -1)
+    return out.permute(0, 2, 3, 1, 4, 5).reshape(B, Hq, blocks * T, -1)[:, :, :Q]
 
 
 def prepare_mask(path: AttentionPath, block_mask: BlockMask) -> StepMask:

@@ -57,6 +57,9 @@ def choose_path(
         raise ValueError(f"no attention path {wanted!r}; there are {', '.join(PATHS)}")
     if wanted in ("gather", "eager"):
         return wanted, "asked for"
+    if device.type == "cpu" and dtype != torch.float32 and wanted is None:
+        # Measured with SmolLM2 in bfloat16, 16 rows: attention takes 70 ms a step compiled, 42 gathered.
+        return "gather", "faster than compiled FlexAttention on a CPU in 16 bits"
     if device.type == "cuda" and torch.cuda.get_device_capability(device) < (8, 0):
         trouble: str | None = "compiled FlexAttention needs compute capability 8.0"
     else:

@@ -192,9 +192,9 @@ def test_gathering_takes_only_the_blocks_that_are_listed() -> None:
     dense = torch.zeros(2, 1, 32, dtype=torch.bool)
     dense[0, 0, 8:14], dense[1, 0, 28:32] = True, True
     mask = gather_mask(block_mask_of(lookup(dense), dense, (1, 4)))
-    assert mask.address_BK.shape == (2, 8), "two blocks of four for the row that lists more"
+    assert mask.address_RK.shape == (2, 8), "two blocks of four for the row that lists more"
     for b, keys in ((0, range(8, 14)), (1, range(28, 32))):
-        assert mask.address_BK[b][mask.visible_BQK[b, 0]].tolist() == list(keys)
+        assert mask.address_RK[b][mask.visible_RTK[b, 0]].tolist() == list(keys)
 
 
 def test_a_full_block_is_read_without_asking_and_what_is_not_listed_is_not_read() -> None:
@@ -203,9 +203,9 @@ def test_a_full_block_is_read_without_asking_and_what_is_not_listed_is_not_read(
     nothing = ~everything
     full = torch.tensor([[[[True, False]]]])
     listed_as_full = block_mask_from_blocks(torch.zeros_like(full), full, lookup(nothing), (1, 4), (1, 8))
-    assert gather_mask(listed_as_full).visible_BQK.sum() == 4
+    assert gather_mask(listed_as_full).visible_RTK.sum() == 4
     not_listed = block_mask_from_blocks(full, torch.zeros_like(full), lookup(everything), (1, 4), (1, 8))
-    assert gather_mask(not_listed).visible_BQK.sum() == 4
+    assert gather_mask(not_listed).visible_RTK.sum() == 4
 
 
 def test_what_stands_behind_the_count_of_a_list_is_not_read() -> None:
@@ -213,8 +213,8 @@ def test_what_stands_behind_the_count_of_a_list_is_not_read() -> None:
     mask = block_mask_of(lookup(dense), dense, (1, 4))
     mask.full_kv_indices[..., 1:] = 0  # block 0 again, and again
     read = gather_mask(mask)
-    assert read.address_BK.tolist() == [[0, 1, 2, 3]]
-    assert read.visible_BQK.all()
+    assert read.address_RK.tolist() == [[0, 1, 2, 3]]
+    assert read.visible_RTK.all()
 
 
 def test_keys_beyond_the_end_are_not_read() -> None:
