@@ -18,6 +18,7 @@ import flexnano  # noqa: E402
 if Path(flexnano.__path__[0]).parent.name != "solutions":
     raise ImportError(f"flexnano comes from {flexnano.__path__[0]}, but these tests need solutions/flexnano")
 
+import compiler  # noqa: E402
 import families  # noqa: E402
 import hypothesis  # noqa: E402
 import pytest  # noqa: E402
@@ -32,6 +33,14 @@ transformers.utils.logging.set_verbosity_error()
 transformers.utils.logging.disable_progress_bar()
 hypothesis.settings.register_profile("engine", deadline=None)
 hypothesis.settings.load_profile("engine")
+
+
+def pytest_runtest_setup(item: pytest.Item) -> None:
+    """Leave out what compiles where nothing can be compiled (macOS, no C++ compiler), and say so; never in CI."""
+    parameters = item.callspec.params if isinstance(item, pytest.Function) and hasattr(item, "callspec") else {}
+    compiles = item.get_closest_marker("compiles") or parameters.get("path") == "compiled"
+    if compiles and not item.path.name.startswith("test_cuda") and (trouble := compiler.why_not()):
+        pytest.skip(f"the engine takes its gather path on this machine: {trouble}")
 
 
 def _assert_idle(engine: Inference) -> None:

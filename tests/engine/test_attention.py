@@ -227,6 +227,7 @@ def test_keys_beyond_the_end_are_not_read() -> None:
 # ---------------------------------------------------------------------- compiled: a few cases, seconds each
 
 
+@pytest.mark.compiles
 def test_compiled_decode_over_pages_out_of_order_with_a_window_and_a_soft_cap() -> None:
     table = PageTable(n_pages=7, page_size=16, max_batch_size=4, max_seq_length=64)
     table.free_pages, table.free_slots = [1, 6, 3, 7, 2, 5, 4], [2, 4, 1, 3]
@@ -249,6 +250,7 @@ def test_compiled_decode_over_pages_out_of_order_with_a_window_and_a_soft_cap() 
         torch.testing.assert_close(got.double(), expected, atol=1e-5, rtol=1e-4, msg=f"{path} is off")
 
 
+@pytest.mark.compiles
 def test_compiled_prefill_of_packed_documents_in_a_window() -> None:
     documents = torch.tensor([0] * 30 + [1] * 50 + [2] * 10 + list(range(100, 138)))
     mask_mod = all_of(causal, packed_documents(documents), sliding_window(24))

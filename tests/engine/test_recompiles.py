@@ -12,6 +12,8 @@ from torch._dynamo.utils import counters
 
 from flexnano import Inference, SamplingParams
 
+pytestmark = pytest.mark.compiles
+
 MakeEngine = Callable[..., Inference]
 
 
