@@ -107,33 +107,8 @@ class PageTable:
         return self.free_slots.pop()
         ### END SOLUTION
 
-    def pages_missing(self, batch_idx: int, seq_len: int) -> int:
-        """How many pages slot `batch_idx` needs on top of its own to hold `seq_len` tokens.  [3.2 · ★★☆ · 10 min]
-
-        Args:
-            batch_idx: a slot given by `allocate`, or 0 to ask for a sequence that has no slot yet.
-            seq_len: tokens that the slot must hold, at least 1.
-
-        Returns:
-            Number of pages, 0 if the slot already holds as many tokens.
-
-        >>> table = PageTable(n_pages=4, page_size=4, max_batch_size=2)
-        >>> [table.pages_missing(0, n) for n in (1, 4, 5, 8, 9)]
-        [1, 1, 2, 2, 3]
-        """
-        ### BEGIN SOLUTION
-        missing_tokens = max(0, seq_len - self.capacity[batch_idx])
-        return -(-missing_tokens // self.page_size)
-        ### END SOLUTION
-
-    def can_reserve(self, batch_idx: int, seq_len: int) -> bool:
-        """Whether the pool has the pages that slot `batch_idx` (0: a new one) needs for `seq_len` tokens, at least 1."""
-        return seq_len <= self.pages_per_row * self.page_size and (
-            self.pages_missing(batch_idx, seq_len) <= self.pages_available
-        )
-
     def reserve(self, batch_idx: int, seq_len: int) -> bool:
-        """Grow slot `batch_idx` until it holds at least `seq_len` tokens.  [3.3 · ★★☆ · 15 min]
+        """Grow slot `batch_idx` until it holds at least `seq_len` tokens.  [3.2 · ★★☆ · 15 min]
 
         Takes as many pages from the pool as are missing, no more, and appends them to the slot's row of the page table in
         logical order.  All or nothing: with too few pages in the pool nothing changes.
@@ -178,6 +153,31 @@ class PageTable:
             self.logical_of_page[pages] = torch.tensor(logical, dtype=torch.int32, device=self.logical_of_page.device)
         return True
         ### END SOLUTION
+
+    def pages_missing(self, batch_idx: int, seq_len: int) -> int:
+        """How many pages slot `batch_idx` needs on top of its own to hold `seq_len` tokens.  [3.3 · ★★☆ · 10 min]
+
+        Args:
+            batch_idx: a slot given by `allocate`, or 0 to ask for a sequence that has no slot yet.
+            seq_len: tokens that the slot must hold, at least 1.
+
+        Returns:
+            Number of pages, 0 if the slot already holds as many tokens.
+
+        >>> table = PageTable(n_pages=4, page_size=4, max_batch_size=2)
+        >>> [table.pages_missing(0, n) for n in (1, 4, 5, 8, 9)]
+        [1, 1, 2, 2, 3]
+        """
+        ### BEGIN SOLUTION
+        missing_tokens = max(0, seq_len - self.capacity[batch_idx])
+        return -(-missing_tokens // self.page_size)
+        ### END SOLUTION
+
+    def can_reserve(self, batch_idx: int, seq_len: int) -> bool:
+        """Whether the pool has the pages that slot `batch_idx` (0: a new one) needs for `seq_len` tokens, at least 1."""
+        return seq_len <= self.pages_per_row * self.page_size and (
+            self.pages_missing(batch_idx, seq_len) <= self.pages_available
+        )
 
     def erase(self, batch_idx: int) -> None:
         """Take everything from a slot: its pages go back to the pool, the slot can be allocated again.  [3.4 · ★★☆ · 10 min]
