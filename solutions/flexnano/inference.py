@@ -258,7 +258,7 @@ class Inference:
             logits_BV = self.prefill_sequences(rows)
         else:
             batch_idx = torch.tensor([row.sequence.slot for row in rows], device=self.device)
-            input_ids = torch.tensor([row.sequence.token_ids[-1] for row in rows], device=self.device)
+            input_ids = torch.tensor([row.sequence.output_ids[-1] for row in rows], device=self.device)
             input_pos = torch.tensor([row.start for row in rows], device=self.device)
             logits_BV = self.decode_step(batch_idx, input_ids, input_pos)
         self.stats.steps += 1
