@@ -153,6 +153,12 @@ class GatherMask:
     address_RK: Tensor
     visible_RTK: Tensor
 
+    @functools.cached_property
+    def sees_something_RT(self) -> Tensor | None:
+        """bool, the queries that see a key at all; None if all do, as nearly always."""
+        sees_RT = self.visible_RTK.any(dim=-1)
+        return None if sees_RT.all() else sees_RT
+
 
 StepMask = BlockMask | GatherMask
 """The mask of one step, in the form that its attention path reads."""
@@ -220,9 +226,9 @@ def attend_gather(
     Hk, group = k.shape[1], Hq // k.shape[1]
     T = mask.visible_RTK.shape[1]
     blocks = -(-Q // T)
-    # One mask may serve all batch rows.
-    times = B * blocks // len(mask.visible_RTK)
-    address_RK, visible_RTK = mask.address_RK.repeat(times, 1), mask.visible_RTK.repeat(times, 1, 1)
+    if (times := B * blocks // len(mask.visible_RTK)) > 1:  # one mask for all batch rows
+        mask = GatherMask(mask.address_RK.repeat(times, 1), mask.visible_RTK.repeat(times, 1, 1))
+    address_RK, visible_R1TK = mask.address_RK, mask.visible_RTK[:, None]
     R, K = address_RK.shape
 
     def rows(pool: Tensor) -> Tensor:
@@ -236,15 +242,18 @@ def attend_gather(
     # key is copied for them.
     q = nn.functional.pad(q, (0, 0, 0, blocks * T - Q)).view(B, Hk, group, blocks, T, -1)
     q = q.permute(0, 3, 1, 2, 4, 5).reshape(R, Hk, group * T, -1)
-    visible = visible_RTK[:, None].repeat(1, 1, group, 1)
+    # One query a row, as in decode: its mask serves the whole group as it is.
+    visible = visible_R1TK if T == 1 else visible_R1TK.repeat(1, 1, group, 1)
     if softcap is None:
         out = nn.functional.scaled_dot_product_attention(q, rows(k), rows(v), attn_mask=visible, scale=scale)
     else:
         scores = (q.float() @ rows(k).float().transpose(2, 3)) * scale
         scores = (softcap * torch.tanh(scores / softcap)).masked_fill(~visible, -math.inf)
         out = (torch.softmax(scores, dim=-1) @ rows(v).float()).to(q.dtype)
-    # A query that sees nothing gives 0 / 0.
-    out = out.where(visible.any(dim=-1, keepdim=True), 0).view(B, blocks, Hk, group, T, -1)
+    out = out.view(R, Hk, group, T, -1)
+    if mask.sees_something_RT is not None:  # a query that sees nothing gives 0 / 0
+        out = out.where(mask.sees_something_RT[:, None, None, :, None], 0)
+    out = out.view(B, blocks, Hk, group, T, -1)
     return out.permute(0, 2, 3, 1, 4, 5).reshape(B, Hq, blocks * T, -1)[:, :, :Q]
 
 
