@@ -12,6 +12,8 @@ import shlex
 
 import pytest
 
+pytest_plugins = ["course.grading.pytest_plugin"]
+
 _left_out = pytest.StashKey[int]()
 
 

@@ -1,6 +1,6 @@
 # Your copy of solutions/flexnano/attention.py, made by `python -m course stubs`
 # Yours to write: the body of each function that says `raise NotImplementedError("Exercise ...")`.
-# untouched while the rest of this file has the hash df73eb53f3e4fc69
+# untouched while the rest of this file has the hash 8e0c3e3a0e6dbc34
 """Module 02: attention.  One function that a stock transformers model calls instead of its own, computed on one of three
 paths that mean the same:
 
@@ -80,24 +80,11 @@ def compiled_attention(device_type: str) -> Attend:
     """FlexAttention as one kernel, with graphs of its own: one for each caller, that is for each engine."""
 
     def attend(
-        q: Tensor,
-        k: Tensor,
-        v: Tensor,
-        mask: BlockMask,
-        scale: float,
-        softcap: float | None,
-        options: Any,
+        q: Tensor, k: Tensor, v: Tensor, mask: BlockMask, scale: float, softcap: float | None, options: Any
     ) -> Tensor:
-        return flex_attention(
-            q,
-            k,
-            v,
-            score_mod=None if softcap is None else soft_cap(softcap),
-            block_mask=mask,
-            scale=scale,
-            enable_gqa=q.shape[1] != k.shape[1],
-            kernel_options=options,
-        )
+        score_mod = None if softcap is None else soft_cap(softcap)
+        many = q.shape[1] != k.shape[1]
+        return flex_attention(q, k, v, score_mod, mask, scale, enable_gqa=many, kernel_options=options)
 
     # dynamo keeps what it learns by code object, and makes a variable of each size that it has seen change.  Engines with
     # pools or pages of different sizes would teach each other kernels that don't compile, so each gets its own.
@@ -117,17 +104,10 @@ def attend_eager(
     q: Tensor, k: Tensor, v: Tensor, mask: BlockMask, scale: float, softcap: float | None, options: Any
 ) -> Tensor:
     """FlexAttention in plain tensor operations: all scores, over the whole pool."""
+    score_mod = None if softcap is None else soft_cap(softcap)
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", message=".*flex_attention called without torch.compile.*")
-        return flex_attention(
-            q,
-            k,
-            v,
-            score_mod=None if softcap is None else soft_cap(softcap),
-            block_mask=mask,
-            scale=scale,
-            enable_gqa=q.shape[1] != k.shape[1],
-        )
+        return flex_attention(q, k, v, score_mod, mask, scale, enable_gqa=q.shape[1] != k.shape[1])
 
 
 # ---------------------------------------------------------------------- gather, then plain attention
@@ -147,7 +127,7 @@ class GatherMask:
     visible_RTK: Tensor
 
     @functools.cached_property
-    def sees_something_RT(self) -> Tensor | None:
+    def readers(self) -> Tensor | None:
         """bool, the queries that see a key at all; None if all do, as nearly always."""
         sees_RT = self.visible_RTK.any(dim=-1)
         return None if sees_RT.all() else sees_RT
@@ -217,8 +197,8 @@ def attend_gather(
         scores = (softcap * torch.tanh(scores / softcap)).masked_fill(~visible, -math.inf)
         out = (torch.softmax(scores, dim=-1) @ rows(v).float()).to(q.dtype)
     out = out.view(R, Hk, group, T, -1)
-    if mask.sees_something_RT is not None:  # a query that sees nothing gives 0 / 0
-        out = out.where(mask.sees_something_RT[:, None, None, :, None], 0)
+    if mask.readers is not None:  # a query that sees nothing gives 0 / 0
+        out = out.where(mask.readers[:, None, None, :, None], 0)
     out = out.view(B, blocks, Hk, group, T, -1)
     return out.permute(0, 2, 3, 1, 4, 5).reshape(B, Hq, blocks * T, -1)[:, :, :Q]
 

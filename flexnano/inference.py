@@ -1,6 +1,6 @@
 # Your copy of solutions/flexnano/inference.py, made by `python -m course stubs`
 # Yours to write: the body of each function that says `raise NotImplementedError("Exercise ...")`.
-# untouched while the rest of this file has the hash a03fc974992908ec
+# untouched while the rest of this file has the hash ab1ff96b5047f85e
 """Module 06: the engine.  Sequences in, tokens out: packed prefill, decode over the paged cache, sampling, streaming."""
 
 from __future__ import annotations
@@ -116,6 +116,9 @@ class Inference:
             widest = max(layer.kv_heads * max(layer.head_dim, layer.value_head_dim) for layer in self.layers)
             n_pages = min(fits, addressable_pages(widest, page_size))
         self.page_table = PageTable(n_pages, page_size, max_batch_size, max_seq_length, self.device)
+        # Layers that read the same window are a group, with a table, pools and masks.  As long as no group gives up pages
+        # before its sequence ends, all tables would say the same, and one does for all.
+        self.tables: dict[int | None, PageTable] = dict.fromkeys(self.windows, self.page_table)
         self.scheduler = Scheduler(self.page_table, max_prefill_tokens)
         self.stats = EngineStats()
         self._request_ids = itertools.count()
@@ -137,7 +140,7 @@ class Inference:
         self._attention_name = register_attention(self.path, self.device.type)
         self.closed = False
         try:
-            self.caches = attach_caches(self.layers, self.page_table, self.dtype)
+            self.caches = attach_caches(self.layers, self.tables, self.dtype)
             model.set_attn_implementation(self._attention_name)
         except BaseException:
             self.close()  # memory may run out at the last layer
@@ -354,7 +357,7 @@ class Inference:
     def _decode_step(self, batch_idx: Tensor, input_ids: Tensor, input_pos: Tensor) -> Tensor:
         """From the logical masks through the page table to the model's forward: [B] each -> float32 [B, V]."""
         masks = {
-            window: self.page_table.convert_logical_block_mask(
+            window: self.tables[window].convert_logical_block_mask(
                 self.get_decoding_block_mask(batch_idx, window), batch_idx
             )
             for window in self.windows
@@ -408,7 +411,7 @@ class Inference:
         """Hand a sequence its token, end it if that was the last, and tell the caller."""
         if token is None:
             for cache in self.caches:  # its keys and values may be NaN too, and padding's that shared the step
-                cache.forget([0, *self.page_table.owned[sequence.slot]])
+                cache.forget(sequence.slot)
             self._end(sequence, "error", error="the model's logits are not finite (NaN or infinity)")
             return
         sequence.output_ids.append(token)

@@ -1,11 +1,11 @@
 # Your copy of solutions/flexnano/kv_cache.py, made by `python -m course stubs`
 # Yours to write: the body of each function that says `raise NotImplementedError("Exercise ...")`.
-# untouched while the rest of this file has the hash e3c65a5ec4e225f9
+# untouched while the rest of this file has the hash 65d9599407318b55
 """Module 04: the paged KV cache.  Where keys and values are kept, how many fit, and how a stock model gets to use them."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from typing import TYPE_CHECKING
 
 import torch
@@ -24,7 +24,7 @@ class PagedKVCache:
     """The pool of one attention layer.
 
     Args:
-        page_table: which page belongs to whom; shared by all layers.
+        page_table: which page belongs to whom; shared by all layers of a group.
         kv_heads: heads of keys and values, not of queries.
         head_dim, value_head_dim: size of a key and of a value.
         window: keys that a query of this layer may read; None: all.
@@ -56,8 +56,9 @@ class PagedKVCache:
         self.k_cache = torch.zeros(1, kv_heads, N, head_dim, dtype=dtype, device=device)
         self.v_cache = torch.zeros(1, kv_heads, N, value_head_dim, dtype=dtype, device=device)
 
-    def forget(self, pages: list[int]) -> None:
-        """Set pages to zero, where they may hold NaN: a masked key is not unread."""
+    def forget(self, slot: int) -> None:
+        """Set the pages of a slot and the sink to zero, where they may hold NaN: a masked key is not unread."""
+        pages = [0, *self.page_table.owned[slot]]
         for pool in (self.k_cache, self.v_cache):
             pool.unflatten(2, (-1, self.page_table.page_size))[:, :, pages] = 0
 
@@ -142,12 +143,15 @@ def free_memory(device: torch.device) -> int:
     return psutil.virtual_memory().available
 
 
-def attach_caches(layers: Iterable[LayerSpec], page_table: PageTable, dtype: torch.dtype) -> list[PagedKVCache]:
+def attach_caches(
+    layers: Iterable[LayerSpec], tables: Mapping[int | None, PageTable], dtype: torch.dtype
+) -> list[PagedKVCache]:
     """Give each attention layer of a model a cache of its own, as `module.kv_cache`.  [4.4 · ★★☆ · 10 min]
 
     Args:
         layers: what the probe found; `module` is the attention module, the other fields are the cache's sizes and window.
-        page_table: shared by all caches; they live on its device (`page_table.page_table.device`).
+        tables: the page table of each group of layers, by their window (None: they read everything).  A cache lives on
+            the device of its table (`page_table.page_table.device`).
         dtype: of the caches.
 
     Returns:

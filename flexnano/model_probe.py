@@ -1,6 +1,6 @@
 # Your copy of solutions/flexnano/model_probe.py, made by `python -m course stubs`
 # Given: there is nothing to fill in here.
-# untouched while the rest of this file has the hash 814ebf1c4c583591
+# untouched while the rest of this file has the hash b96d4d712721d0ce
 """Look at a stock transformers model once, before the engine trusts it.  (Given, not an exercise.)
 
 The engine replaces attention from outside: it registers a function with transformers' attention interface and passes its
@@ -41,7 +41,7 @@ KNOWN_KWARGS = {
 TOLERANCE = {torch.float32: 1e-3, torch.float16: 0.05, torch.bfloat16: 0.15}
 
 
-class UnsupportedModel(ValueError):  # noqa: N818  the name that users see says what is wrong
+class UnsupportedModel(ValueError):
     """The engine would not give this model's own tokens; the message says why and what to do."""
 
 

@@ -38,7 +38,7 @@ KNOWN_KWARGS = {
 TOLERANCE = {torch.float32: 1e-3, torch.float16: 0.05, torch.bfloat16: 0.15}
 
 
-class UnsupportedModel(ValueError):  # noqa: N818  the name that users see says what is wrong
+class UnsupportedModel(ValueError):
     """The engine would not give this model's own tokens; the message says why and what to do."""
 
 

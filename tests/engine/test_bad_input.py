@@ -198,7 +198,7 @@ def test_text_without_a_tokenizer_is_refused_and_says_what_to_give(make_engine: 
 # ---------------------------------------------------------------------- a tokenizer in trouble
 
 
-class Trouble(Exception):  # noqa: N818
+class Trouble(Exception):
     """No error that the engine could know."""
 
 

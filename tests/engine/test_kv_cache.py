@@ -111,7 +111,7 @@ def test_a_token_costs_a_key_and_a_value_for_each_key_head_of_each_layer() -> No
 def test_the_budget_is_what_the_caches_really_take(table: PageTable) -> None:
     """With head sizes that are not hidden / heads, and fewer key than query heads."""
     layers = probe(families.FAMILIES["phi3"](), 64) + probe(families.FAMILIES["gemma"](), 64)
-    caches = attach_caches(layers, table, torch.float32)
+    caches = attach_caches(layers, dict.fromkeys((layer.window for layer in layers), table), torch.float32)
     taken = sum(cache.k_cache.nbytes + cache.v_cache.nbytes for cache in caches)
     assert kv_bytes_per_token(layers, torch.float32) * 7 * PAGE == taken
 
@@ -141,7 +141,7 @@ def test_the_pool_is_the_largest_that_fits_and_can_be_used(
 
 def test_each_layer_gets_a_cache_of_its_own_with_its_own_sizes(table: PageTable) -> None:
     layers = [layer(window=None), layer(kv_heads=1, head_dim=16, value_head_dim=16, window=24)]
-    caches = attach_caches(layers, table, torch.float16)
+    caches = attach_caches(layers, {None: table, 24: table}, torch.float16)
     assert [spec.module.kv_cache for spec in layers] == caches
     assert [cache.window for cache in caches] == [None, 24]
     assert [cache.k_cache.shape[1::2] for cache in caches] == [(2, 8), (1, 16)]
@@ -155,5 +155,5 @@ def test_each_layer_gets_a_cache_of_its_own_with_its_own_sizes(table: PageTable)
 def test_a_cache_is_no_part_of_the_model_that_is_saved(table: PageTable) -> None:
     spec = layer(window=None)
     before = set(spec.module.state_dict())
-    attach_caches([spec], table, torch.float32)
+    attach_caches([spec], {spec.window: table}, torch.float32)
     assert set(spec.module.state_dict()) == before

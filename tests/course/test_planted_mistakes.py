@@ -1,0 +1,79 @@
+"""Every planted mistake fails under its own exercise, with its own hint; every other right answer passes."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from planting import REFERENCE, Alternative, Planted, build, exercise, load, plant
+
+from course.grading import grader, merge
+from course.grading.card import Outcome
+from course.grading.grader import Grading
+from course.grading.pool import Pool
+
+MISTAKES: list[Planted] = load("mistakes", "MISTAKES")
+ALTERNATIVES: list[Alternative] = load("alternatives", "ALTERNATIVES")
+GRADED = [
+    one
+    for module in grader.graded_modules()
+    for one in merge.course_exercises()
+    if one.module == module and one.number in grader.judges(module)
+]
+
+
+@pytest.fixture(scope="module")
+def pool() -> Iterator[Pool]:
+    shared = Pool()
+    yield shared
+    shared.close()
+
+
+def name_of(planted: Planted | Alternative) -> str:
+    module = int(planted.exercise.partition(".")[0])
+    words = (planted.slug or "unknown", planted.note) if isinstance(planted, Planted) else (planted.name,)
+    return "-".join([f"module_{module:02d}", planted.exercise, *(word.replace(" ", "_") for word in words if word)])
+
+
+def grade(package: Path, number: str, pool: Pool) -> Outcome:
+    with Grading(package, REFERENCE, pool=pool) as grading:
+        return grading.grade(exercise(number))
+
+
+@pytest.mark.parametrize("planted", MISTAKES, ids=name_of)
+def test_a_mistake_fails_with_its_own_hint(planted: Planted, tmp_path: Path, pool: Pool) -> None:
+    outcome = grade(plant(planted, tmp_path), planted.exercise, pool)
+    assert outcome.status == "not yet", f"{planted.exercise} {planted.slug} came out as {outcome.status}"
+    known = grader.judges(exercise(planted.exercise).module)[planted.exercise]
+    assert outcome.mistake == planted.slug, f"diagnosed as {outcome.mistake or 'unknown'} from {outcome.case}"
+    if planted.slug:
+        assert outcome.hints[0] == known.mistakes[planted.slug].hints[0]
+    else:
+        assert outcome.hints == list(known.hints)
+
+
+@pytest.mark.parametrize("alternative", ALTERNATIVES, ids=name_of)
+def test_another_right_answer_passes(alternative: Alternative, tmp_path: Path, pool: Pool) -> None:
+    outcome = grade(build(alternative, tmp_path), alternative.exercise, pool)
+    assert outcome.passed, f"{outcome.status}: {outcome.case}\nexpected {outcome.expected}\ngot {outcome.got}"
+
+
+@pytest.mark.parametrize("one", GRADED, ids=str)
+def test_an_exercise_has_enough_mistakes_and_another_right_answer(one: object) -> None:
+    number = one.number  # type: ignore[attr-defined]
+    slugs = {planted.slug for planted in MISTAKES if planted.exercise == number}
+    assert len(slugs - {""}) >= 3, f"{number} has only the mistakes {sorted(slugs)}"
+    assert "" in slugs, f"{number} has no mistake outside the bank"
+    assert any(alternative.exercise == number for alternative in ALTERNATIVES), f"{number} has no other right answer"
+
+
+@pytest.mark.parametrize("one", GRADED, ids=str)
+def test_each_known_mistake_has_hints_of_its_own(one: object) -> None:
+    judge = grader.judges(one.module)[one.number]  # type: ignore[attr-defined]
+    texts = [hint for mistake in judge.mistakes.values() for hint in mistake.hints] + list(judge.hints)
+    twice = [text for text, n in Counter(texts).items() if n > 1]
+    assert not twice, f"{judge.number}: two mistakes share a hint: {twice}"
+    planted = {mistake.slug for mistake in MISTAKES if mistake.exercise == judge.number}
+    assert set(judge.mistakes) <= planted, f"never planted: {sorted(set(judge.mistakes) - planted)}"
