@@ -9,7 +9,7 @@ import unicodedata
 from dataclasses import asdict, dataclass, field
 from typing import Any, Literal
 
-Status = Literal["passed", "not yet", "not started", "waiting", "missing", "unreadable"]
+Status = Literal["passed", "not yet", "not started", "waiting", "missing", "unreadable", "no grader"]
 
 SAY = {
     "passed": "passed",
@@ -18,6 +18,7 @@ SAY = {
     "waiting": "waiting",
     "missing": "missing",
     "unreadable": "not readable",
+    "no grader": "no grader yet",
 }
 
 
@@ -41,6 +42,10 @@ class Outcome:
     traceback: str = ""
     check: str = ""
     seconds: float = 0.0
+    checks: int = 0  # how many questions the exercise was asked, and how many of them it answered rightly
+    checks_right: int = 0
+    attempt: int = 0  # which of the packages that it was tried in gave this outcome; 1: the one with right neighbours
+    stopped: bool = False  # no answer in time, or the process ended: may come out otherwise another time
 
     @property
     def passed(self) -> bool:

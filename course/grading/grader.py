@@ -7,6 +7,7 @@ import importlib.util
 import os
 import sys
 import tempfile
+import threading
 import time
 from collections.abc import Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -34,18 +35,36 @@ def judges(module: int, root: Path = ROOT) -> dict[str, checks.Exercise]:
     path = tests_of(module, root) / "judge.py"
     if not path.is_file():
         return {}
-    name = f"judge_{module:02d}"
-    if name not in sys.modules:
-        spec = importlib.util.spec_from_file_location(name, path)
-        assert spec is not None and spec.loader is not None
-        loaded = importlib.util.module_from_spec(spec)
-        sys.modules[name] = loaded
-        try:
-            spec.loader.exec_module(loaded)
-        except BaseException:
-            del sys.modules[name]
-            raise
-    return {n: one for n, one in checks.Exercise.registry.items() if n.partition(".")[0] == str(module)}
+    with _judges_lock:
+        if path not in _judges:
+            _judges[path] = _load_judges(
+                path, f"judge_{module:02d}" if root == ROOT else f"judge_{module:02d}_{len(_judges)}"
+            )
+        return {n: one for n, one in _judges[path].items() if n.partition(".")[0] == str(module)}
+
+
+_judges: dict[Path, dict[str, checks.Exercise]] = {}
+_judges_lock = threading.Lock()
+
+
+def _load_judges(path: Path, name: str) -> dict[str, checks.Exercise]:
+    spec = importlib.util.spec_from_file_location(name, path)
+    assert spec is not None and spec.loader is not None
+    loaded = importlib.util.module_from_spec(spec)
+    sys.modules[name] = loaded
+    registry = checks.Exercise.registry
+    before = dict(registry)
+    registry.clear()
+    try:
+        spec.loader.exec_module(loaded)
+        return dict(registry)
+    except BaseException:
+        del sys.modules[name]
+        raise
+    finally:
+        found = dict(registry)
+        registry.clear()
+        registry.update(before | found)
 
 
 def graded_modules(root: Path = ROOT) -> list[int]:
@@ -79,15 +98,23 @@ class Grading:
         self.workers = workers or max(1, min(4, os.cpu_count() or 1))
         self.all = merge.course_exercises(root)
         self.by_number = {exercise.number: exercise for exercise in self.all}
-        self.sources = {file: _read(package / file) for file in merge.files(root)}
+        self.sources: dict[str, str] = {}
         self.errors: dict[str, str] = {}
         self.parts: dict[str, dict[str, merge.Part]] = {}
-        for file, source in self.sources.items():
+        for file in merge.files(root):
+            self.sources[file], self.parts[file] = "", {}
             try:
-                self.parts[file] = merge.parts(source)
+                self.sources[file] = _read(package / file)
+                self.parts[file] = merge.parts(self.sources[file])
             except SyntaxError as error:
                 self.errors[file] = f"line {error.lineno}: {error.msg}"
-                self.parts[file] = {}
+            except UnicodeDecodeError as error:
+                self.errors[file] = f"byte {error.start} is not UTF-8"
+            except (ValueError, RecursionError, MemoryError) as error:  # null bytes; brackets in brackets without end
+                self.errors[file] = str(error)
+        self.solved = {(one.file, one.name) for one in self.all} if reference is not None else set()
+        if reference is not None and reference != merge.reference_folder(root):
+            self.solved -= _unsolved(reference, self.all)
         self._scratch = tempfile.TemporaryDirectory(prefix="flexnano-grading-", ignore_cleanup_errors=True)
         self._pool, self._owns_pool = pool or Pool(), pool is None
 
@@ -151,8 +178,9 @@ class Grading:
             return outcome
         started = time.perf_counter()
         first: Outcome | None = None
-        for note, sources in self._attempts(exercise):
+        for number, (note, sources) in enumerate(self._attempts(exercise), start=1):
             attempt = self._attempt(exercise, judge, sources)
+            attempt.attempt = number
             if attempt.passed:
                 attempt.note, first = note, attempt
                 break
@@ -166,7 +194,10 @@ class Grading:
         if self.reference is None:
             yield "", self.sources
             return
-        others = [other for other in self.all if other.number != exercise.number]
+        # A teacher's catch-up holds the first modules only: what it leaves open stays the learner's.
+        others = [
+            other for other in self.all if other.number != exercise.number and (other.file, other.name) in self.solved
+        ]
         tried: list[dict[str, str]] = []
         # Among right neighbours: what others got wrong can't be held against this one.
         alone = self._merged(exercise, {(other.file, other.name) for other in others})
@@ -178,12 +209,13 @@ class Grading:
             tried.append(own)
             yield "", own
         # With the given parts as handed out.
+        exercise_names = {(one.file, one.name) for one in self.all}
         given = {
             (file, name)
             for file in self.sources
             for name in merge.parts(_read(self.reference / file))
-            if (file, name) != (exercise.file, exercise.name)
-        }
+            if (file, name) in self.solved or (file, name) not in exercise_names
+        } - {(exercise.file, exercise.name)}
         restored = self._merged(exercise, given)
         if restored not in tried:
             changed = ", ".join(self._changed_given())
@@ -250,6 +282,8 @@ class Grading:
                     return self._stopped(outcome, judge, check, results[check.name], trouble)
                 if wrong is not None and failed is None:
                     failed = (check, wrong)
+        outcome.checks = len(judge.checks)
+        outcome.checks_right = sum(all(one.right for one in answered) for answered in results.values())
         if failed is not None:
             self._fill(outcome, judge, *failed, results)
         return outcome
@@ -279,7 +313,8 @@ class Grading:
     def _stopped(
         self, outcome: Outcome, judge: checks.Exercise, check: Check, asked: list[Answered], trouble: Exception
     ) -> Outcome:
-        outcome.status, outcome.check = "not yet", check.name
+        outcome.status, outcome.check, outcome.stopped = "not yet", check.name, True
+        outcome.checks = len(judge.checks)
         case = asked[-1].case if asked else None
         with contextlib.suppress(Exception):
             outcome.case = check.describe(case)
@@ -288,7 +323,9 @@ class Grading:
             outcome.got = f"no answer within {self.seconds:.0f} s"
             outcome.hints = ["It did not come to an end. Is there a loop whose condition never changes?"]
         else:
-            outcome.got = "the process ended without an answer"
+            outcome.got = "the process ended without an answer" + (
+                f": {trouble.reason}" if getattr(trouble, "reason", "") else ""
+            )
             outcome.hints = ["It ended the whole process. Is there an exit(), or memory without bound?"]
         return outcome
 
@@ -330,6 +367,16 @@ def _read(path: Path) -> str:
         return ""
     with path.open(encoding="utf-8", newline="") as file:  # line ends as they are
         return file.read()
+
+
+def _unsolved(folder: Path, everything: list[Exercise]) -> set[tuple[str, str]]:
+    """Exercises that the package in `folder` leaves open."""
+    found = {file: merge.parts(_read(folder / file)) for file in {one.file for one in everything}}
+    return {
+        (one.file, one.name)
+        for one in everything
+        if (part := found[one.file].get(one.name)) is None or merge.is_untouched(part.node, one.number)
+    }
 
 
 def _draw(check: Check, case: Case, answer: Answer) -> str:

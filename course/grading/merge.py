@@ -7,7 +7,8 @@ the reference.  What the learner added (helpers, imports, constants) stays.
 from __future__ import annotations
 
 import ast
-import textwrap
+import io
+import tokenize
 from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
@@ -56,7 +57,7 @@ class Part:
     end: int  # index after the last
 
     def text(self, source: str) -> str:
-        return "".join(source.splitlines(keepends=True)[self.begin : self.end])
+        return "".join(lines_of(source)[self.begin : self.end])
 
 
 def parts(source: str) -> dict[str, Part]:
@@ -66,12 +67,31 @@ def parts(source: str) -> dict[str, Part]:
         SyntaxError: the source does not parse.
     """
     found: dict[str, Part] = {}
+    lines = lines_of(source)
     for node, name in functions(ast.parse(source)):
         if "<locals>" not in name:
             first = min([node.lineno, *(d.lineno for d in node.decorator_list)])
             # Of two functions with the same name Python keeps the last.
-            found[name] = Part(name, node, first - 1, node.end_lineno or node.lineno)
+            found[name] = Part(name, node, first - 1, _end(node, lines))
     return found
+
+
+def _end(node: Function, lines: list[str]) -> int:
+    """Index after the last line of a function, comments at the end of its body included."""
+    end = at = node.end_lineno or node.lineno
+    while at < len(lines):
+        text = lines[at].lstrip()
+        if text and (not text.startswith("#") or len(lines[at]) - len(text) <= node.col_offset):
+            break
+        at += 1
+        if text:
+            end = at
+    return end
+
+
+def lines_of(source: str) -> list[str]:
+    """The lines of a source, ends included, counted as Python counts them: a form feed, for instance, ends none."""
+    return io.StringIO(source, newline="").readlines()
 
 
 def is_untouched(node: Function, number: str) -> bool:
@@ -92,27 +112,83 @@ def replace(source: str, name: str, code: str) -> str:
         KeyError: the source has no such function.
     """
     part = parts(source)[name]
-    lines = source.splitlines(keepends=True)
-    newline = "\r\n" if lines[part.begin].endswith("\r\n") else "\n"
-    indent = " " * part.node.col_offset
-    text = textwrap.indent(textwrap.dedent(code).strip("\r\n"), indent)
-    text = newline.join(text.splitlines()) + (newline if lines[part.end - 1].endswith("\n") else "")
-    return "".join([*lines[: part.begin], text, *lines[part.end :]])
+    lines = lines_of(source)
+    first = lines[part.begin]
+    text = indented(code, first[: len(first) - len(first.lstrip())], newline_of(first))
+    ended = lines[part.end - 1].endswith(("\n", "\r"))
+    return "".join([*lines[: part.begin], text if ended else text.rstrip("\r\n"), *lines[part.end :]])
+
+
+def newline_of(text: str) -> str:
+    """How the lines of a text end, told by its first one."""
+    first = next(iter(lines_of(text)), "\n")
+    return "\r\n" if first.endswith("\r\n") else "\n"
+
+
+def dedented(code: str) -> str:
+    """Code without the indentation of its first line.  What stands in strings stays, but for docstrings."""
+    lines = [line.rstrip("\r\n") for line in lines_of(code)]
+    first = next((line for line in lines if line.strip()), "")
+    margin = first[: len(first) - len(first.lstrip())]
+    inside = _inside_strings(code)
+    lines = [
+        line if index in inside else line.removeprefix(margin) if line.strip() else ""
+        for index, line in enumerate(lines)
+    ]
+    return "\n".join(lines).strip("\n") + "\n"
+
+
+def indented(code: str, indent: str, newline: str = "\n") -> str:
+    """Code with its first line at `indent` and all others moved with it."""
+    code = dedented(code)
+    inside = _inside_strings(code)
+    lines = [line.rstrip("\n") for line in lines_of(code)]
+    return "".join(
+        (line if index in inside or not line else indent + line) + newline for index, line in enumerate(lines)
+    )
+
+
+def _inside_strings(code: str) -> set[int]:
+    """Indices of lines that begin in a string whose value counts, that is in any that is not a statement by itself."""
+    inside: set[int] = set()
+    nothing = ("NL", "COMMENT", "INDENT", "DEDENT", "ENCODING")
+    try:
+        tokens = [
+            (tokenize.tok_name[token.type], token)
+            for token in tokenize.generate_tokens(io.StringIO(code).readline)
+            if tokenize.tok_name[token.type] not in nothing
+        ]
+    except (tokenize.TokenError, SyntaxError):
+        return inside
+    opened: list[int] = []  # lines on which f-strings begin (they are tokens of their own from Python 3.12 on)
+    for at, (kind, token) in enumerate(tokens):
+        if kind.endswith("STRING_START"):
+            opened.append(token.start[0])
+        begin = opened.pop() if kind.endswith("STRING_END") else token.start[0] if kind == "STRING" else None
+        if begin is None:
+            continue
+        alone = (at == 0 or tokens[at - 1][0] == "NEWLINE") and tokens[at + 1][0] in ("NEWLINE", "ENDMARKER")
+        if not (kind == "STRING" and alone):
+            inside.update(range(begin, token.end[0]))
+    return inside
 
 
 def insert_method(source: str, name: str, code: str) -> str | None:
     """The source with a function that it lacks: at the end of its class, or of the file.  None: the class is missing too."""
     owner, _, _method = name.rpartition(".")
+    newline = newline_of(source)
     if not owner:
-        return source.rstrip("\n") + "\n\n\n" + textwrap.dedent(code).strip("\n") + "\n"
+        return source.rstrip("\r\n") + newline * 3 + indented(code, "", newline)
     tree = ast.parse(source)
     for node in tree.body:
         if isinstance(node, ast.ClassDef) and node.name == owner:
-            lines = source.splitlines(keepends=True)
-            end = node.end_lineno or node.lineno
-            indent = " " * node.body[0].col_offset
-            text = textwrap.indent(textwrap.dedent(code).strip("\n"), indent) + "\n"
-            return "".join([*lines[:end], "" if lines[end - 1].endswith("\n") else "\n", "\n", text, *lines[end:]])
+            lines = lines_of(source)
+            last = node.body[-1]
+            end = _end(last, lines) if isinstance(last, Function) else node.end_lineno or node.lineno
+            first = lines[node.body[0].lineno - 1]
+            text = indented(code, first[: len(first) - len(first.lstrip())], newline)
+            ended = "" if lines[end - 1].endswith(("\n", "\r")) else newline
+            return "".join([*lines[:end], ended, newline, text, *lines[end:]])
     return None
 
 
@@ -146,7 +222,7 @@ def _with_what_the_reference_needs(source: str, reference: str) -> str:
             helpers.append(ast.get_source_segment(reference, node) or "")
     if not imports and not helpers:
         return source
-    lines = source.splitlines(keepends=True)
+    lines = lines_of(source)
     at = _after_future_imports(source)
     body = "".join([*lines[:at], *(line + "\n" for line in imports), *lines[at:]])
     return body + "".join("\n\n" + text + "\n" for text in helpers)

@@ -6,17 +6,20 @@ import contextlib
 import json
 import os
 import secrets
+import shutil
 import signal
 import subprocess
 import sys
 import threading
 import time
 from collections.abc import Sequence
-from multiprocessing.connection import Connection, Listener
+from multiprocessing.connection import Client, Connection, Listener
 from pathlib import Path
 from typing import Any
 
 from ..environment import ROOT
+from . import cell
+from .cell import Limits
 from .worker import CAN_FORK
 
 LARGEST_ANSWER = 64 * 2**20
@@ -28,14 +31,16 @@ class TookTooLong(Exception):
 
 
 class Ended(Exception):
-    """The process ended without an answer."""
+    """The process ended without an answer.  `reason`: why, where the judge ended it."""
+
+    reason = ""
 
 
 class Submission:
     """A process with one package and one module's drive.  Close it when done."""
 
-    def __init__(self, connection: Connection, pid: int) -> None:
-        self._connection, self.pid = connection, pid
+    def __init__(self, connection: Connection, pid: int, watch: Watch | None = None) -> None:
+        self._connection, self.pid, self._watch = connection, pid, watch
 
     def ask(self, check: str, case: Any, until: float) -> Any:
         """What the drive's function `check` gives for a case.
@@ -52,9 +57,11 @@ class Submission:
                 self.close()
                 raise TookTooLong
             return json.loads(self._connection.recv_bytes(LARGEST_ANSWER))["answer"]
-        except (EOFError, OSError, ValueError, KeyError, TypeError) as error:
+        except (EOFError, OSError, ValueError, KeyError, TypeError, RecursionError) as error:
             self.close()
-            raise Ended(str(error)) from error
+            ended = Ended(str(error))
+            ended.reason = self._watch.reasons.get(self.pid, "") if self._watch else ""
+            raise ended from error
 
     def close(self) -> None:
         self._connection.close()
@@ -63,6 +70,8 @@ class Submission:
                 os.killpg(self.pid, signal.SIGKILL)
             else:
                 os.kill(self.pid, signal.SIGTERM)
+        if self._watch is not None:
+            self._watch.end_strays()
 
     def __enter__(self) -> Submission:
         return self
@@ -71,15 +80,101 @@ class Submission:
         self.close()
 
 
-class Pool:
-    """Starts submissions.  One process imports torch and is copied for each, where copying is safe."""
+class Watch(threading.Thread):
+    """Ends submissions that take more than the limits allow them, all their processes together."""
 
-    def __init__(self) -> None:
-        self._key = secrets.token_bytes(32)
-        self._listener = Listener(authkey=self._key)
+    EVERY = 0.2  # seconds
+
+    def __init__(self, limits: Limits) -> None:
+        super().__init__(daemon=True)
+        self.limits = limits
+        self.reasons: dict[int, str] = {}  # why it was ended, by process
+        self.server = 0  # the process that all submissions are copies of
+        self._over = threading.Event()
+
+    def run(self) -> None:
+        while not self._over.wait(self.EVERY):
+            if self.server:
+                self._look()
+
+    def stop(self) -> None:
+        self._over.set()
+
+    def end_strays(self) -> None:
+        """End what a submission left behind: processes that fell to the judge when their parent ended."""
+        strays = [one for one in cell.descendants(os.getpid()) if one.parent == os.getpid() and one.pid != self.server]
+        for stray in strays:
+            cell.end_descendants(stray.pid)
+            with contextlib.suppress(OSError):
+                os.kill(stray.pid, signal.SIGKILL)
+
+    def _look(self) -> None:
+        everyone = cell.descendants(self.server)
+        own = cell.process(self.server)
+        shared = own.anonymous if own is not None else 0  # what a copy has in common with it
+        for root in (one for one in everyone if one.parent == self.server):
+            tree = [root, *cell.below(root.pid, everyone)]
+            taken = sum(max(0, one.anonymous - shared) for one in tree)
+            if len(tree) > self.limits.processes:
+                self._end(tree, f"it started more than {self.limits.processes} processes")
+            elif taken > self.limits.memory:
+                self._end(tree, f"it took more than {self.limits.memory / 2**30:.3g} GB of memory")
+
+    def _end(self, tree: list[cell.Process], reason: str) -> None:
+        self.reasons.update(dict.fromkeys((one.pid for one in tree), reason))
+        for how in (signal.SIGSTOP, signal.SIGKILL):
+            for one in tree:
+                with contextlib.suppress(OSError):
+                    os.kill(one.pid, how)
+
+
+class Pool:
+    """Starts submissions.  One process imports torch and is copied for each, where copying is safe.
+
+    Args:
+        limits: what a submission may use; None: whatever the machine has, as for one's own code.
+    """
+
+    def __init__(self, limits: Limits | None = None) -> None:
+        self._listener = Listener(backlog=16)
         self._lock = threading.Lock()
+        self._arrived = threading.Condition()
         self._waiting: dict[str, tuple[Connection, int]] = {}
         self._server: subprocess.Popen[str] | None = None
+        self._closed = False
+        self.limits = limits
+        self._watch = Watch(limits) if limits is not None else None
+        if self._watch is not None:
+            self._watch.start()
+        threading.Thread(target=self._receive, daemon=True).start()
+
+    def _receive(self) -> None:
+        """Take in connections.  Who does not give the token of a job at once is nobody we wait for."""
+        while True:
+            try:
+                connection = self._listener.accept()
+            except (OSError, EOFError):
+                if self._closed:
+                    return
+                continue
+            if self._closed:
+                connection.close()
+                self._listener.close()
+                return
+            threading.Thread(target=self._greet, args=(connection,), daemon=True).start()
+
+    def _greet(self, connection: Connection) -> None:
+        try:
+            if not connection.poll(START_SECONDS):
+                raise EOFError
+            hello = json.loads(connection.recv_bytes(LARGEST_ANSWER))
+            token, pid = str(hello["token"]), int(hello["pid"])
+        except (OSError, EOFError, ValueError, KeyError, TypeError, RecursionError):
+            connection.close()
+            return
+        with self._arrived:
+            self._waiting[token] = (connection, pid)
+            self._arrived.notify_all()
 
     def _start_server(self) -> subprocess.Popen[str]:
         environment = {
@@ -102,7 +197,9 @@ class Pool:
             text=True,
             start_new_session=True,  # Ctrl-C stops the judge, which then stops this
         )
-        self._write(server, [self._listener.address, self._key.hex()])
+        self._write(server, self._listener.address)
+        if self._watch is not None:
+            self._watch.server = server.pid
         return server
 
     @staticmethod
@@ -112,29 +209,60 @@ class Pool:
         server.stdin.flush()
 
     def start(self, folder: Path, drive: Path, preload: Sequence[str] = ()) -> Submission:
-        """A process for the package in `folder`, answering by the functions in the file `drive`."""
-        token = secrets.token_hex(8)
-        job = {"token": token, "folder": str(folder), "drive": str(drive), "preload": ["torch", *preload]}
-        with self._lock:
-            if self._server is None or self._server.poll() is not None:
-                self._server = self._start_server()
-            self._write(self._server, job)
-            if not CAN_FORK:
-                self._server = None
-            # Connections of other threads' jobs may come first.
+        """A process for the package in `folder`, answering by the functions in the file `drive`.
+
+        Raises:
+            Ended: it did not start, several times over.
+        """
+        job: dict[str, Any] = {"folder": str(folder), "drive": str(drive), "preload": ["torch", *preload]}
+        if self.limits is not None:
+            # Where it may see neither the graders nor write beside them.
+            job |= {"limits": self.limits.as_dict(), "scratch": str(folder.parent / "scratch")}
+            job["drive"] = shutil.copy(drive, folder.parent / "drive.py")
+            (folder.parent / "scratch").mkdir(exist_ok=True)
+        for _attempt in range(3):
+            job["token"] = secrets.token_hex(16)
+            try:
+                with self._lock:
+                    server = self._server = self._living_server()
+                    self._write(server, job)
+                    if not CAN_FORK:
+                        self._server = None
+                return Submission(*self._hello(job["token"], server), self._watch)
+            except OSError:  # the process that is copied was ended, by somebody's code
+                continue
+        raise Ended("no sign of life from the process for the learner's code")
+
+    def _living_server(self) -> subprocess.Popen[str]:
+        if self._server is None or self._server.poll() is not None:
+            return self._start_server()
+        return self._server
+
+    def _hello(self, token: str, server: subprocess.Popen[str]) -> tuple[Connection, int]:
+        """The connection that a job is answered on.
+
+        Raises:
+            OSError: the server ended, or the job did, before it said anything.
+        """
+        until = time.monotonic() + START_SECONDS
+        with self._arrived:
             while token not in self._waiting:
-                connection = self._listener.accept()
-                if not connection.poll(START_SECONDS):
-                    raise Ended("no sign of life from the process for the learner's code")
-                hello = json.loads(connection.recv_bytes(LARGEST_ANSWER))
-                self._waiting[hello["token"]] = (connection, hello["pid"])
-            return Submission(*self._waiting.pop(token))
+                if server.poll() is not None or time.monotonic() > until:
+                    self._arrived.wait(0.2)  # it may have said hello just before
+                    if token not in self._waiting:
+                        raise OSError("ended before it began")
+                self._arrived.wait(0.2)
+            return self._waiting.pop(token)
 
     def close(self) -> None:
+        self._closed = True
+        if self._watch is not None:
+            self._watch.stop()
         with self._lock:
             if self._server is not None:
                 with contextlib.suppress(OSError):
                     os.kill(self._server.pid, signal.SIGTERM)
                 self._server.wait()
                 self._server = None
-            self._listener.close()
+            with contextlib.suppress(OSError):
+                Client(self._listener.address).close()  # wakes the thread that waits for connections, which ends then

@@ -20,13 +20,14 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any
 
+from . import cell
 from .checks import plain
 
 CAN_FORK = sys.platform.startswith("linux")
 
 
 def main() -> None:
-    address, key = json.loads(sys.stdin.readline())
+    address = _address(json.loads(sys.stdin.readline()))
     for line in sys.stdin:
         job = json.loads(line)
         for name in job["preload"]:
@@ -42,10 +43,11 @@ def main() -> None:
             if os.fork() != 0:
                 continue
             os.setsid()  # so that whatever the learner's code starts is stopped with it
-        connection = Client(_address(address), authkey=bytes.fromhex(key))
         code = 1
         try:
-            _serve(connection, job)
+            connection = Client(address)
+            pid = _confine(job) if CAN_FORK and job.get("limits") else os.getpid()
+            _serve(connection, job, pid)
             code = 0
         finally:
             os._exit(code)  # without what the learner's code may have registered for the exit
@@ -55,8 +57,20 @@ def _address(address: Any) -> Any:
     return tuple(address) if isinstance(address, list) else address
 
 
-def _serve(connection: Connection, job: dict[str, Any]) -> None:
-    connection.send_bytes(json.dumps({"token": job["token"], "pid": os.getpid()}).encode())
+def _confine(job: dict[str, Any]) -> int:
+    """Lay the limits of the job on this process.  Returns its id as the judge knows it."""
+    limits, scratch = job["limits"], job["scratch"]
+    pid = os.getpid()
+    if limits["walled"]:
+        pid = cell.shut_in(scratch, limits["scratch"], limits["hidden"])
+    cell.limit(limits)
+    os.chdir(scratch)
+    os.environ.update(TMPDIR=scratch, HOME=scratch)
+    return pid
+
+
+def _serve(connection: Connection, job: dict[str, Any], pid: int) -> None:
+    connection.send_bytes(json.dumps({"token": job["token"], "pid": pid}).encode())
     # What the learner's code prints must not reach the terminal in the middle of a card.
     nowhere = os.open(os.devnull, os.O_RDWR)
     for stream in (0, 1, 2):

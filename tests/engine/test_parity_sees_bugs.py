@@ -99,7 +99,8 @@ def window_one_too_wide(patch: pytest.MonkeyPatch) -> None:
     patch.setattr(Inference, "_decode_mask_mod", lambda self, window: decode_mask_mod(self, wider(window)))
 
     def wrong(self: Inference, batch_idx: torch.Tensor, window: int | None = None) -> Any:
-        self._decode_mods[wider(window)] = self._decode_mods[window]
+        for of_window in (self._decode_mods, self.tables):
+            of_window[wider(window)] = of_window[window]  # type: ignore[index]
         return block_mask(self, batch_idx, wider(window))
 
     patch.setattr(Inference, "get_decoding_block_mask", wrong)
