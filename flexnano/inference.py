@@ -1,6 +1,6 @@
 # Your copy of solutions/flexnano/inference.py, made by `python -m course stubs`
 # Yours to write: the body of each function that says `raise NotImplementedError("Exercise ...")`.
-# untouched while the rest of this file has the hash ab1ff96b5047f85e
+# untouched while the rest of this file has the hash cba8479510794c30
 """Module 06: the engine.  Sequences in, tokens out: packed prefill, decode over the paged cache, sampling, streaming."""
 
 from __future__ import annotations
@@ -9,7 +9,7 @@ import contextlib
 import itertools
 import secrets
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from collections.abc import Sequence as SequenceOf
 from dataclasses import replace
 from typing import Any
@@ -78,6 +78,8 @@ class Inference:
             _at_least_one(name, value)
         if page_size & (page_size - 1):
             raise ValueError(f"page_size {page_size} is not a power of two; use one, such as 16, 32, 64 or 128")
+        if kernel_options is not None and not isinstance(kernel_options, dict):
+            raise TypeError(f"kernel_options is a {type(kernel_options).__name__}, but must be a dict or None")
         if tokenizer is not None and not (callable(tokenizer) and hasattr(tokenizer, "decode")):
             raise TypeError(
                 f"tokenizer is a {type(tokenizer).__name__}, but must be a tokenizer of transformers, or None"
@@ -478,10 +480,12 @@ class Inference:
     ) -> Iterator[TokenEvent]:
         """Answer all prompts and yield each token as it comes; `event.index` says of which prompt.
 
-        Args, raises: as `generate`.  Stopping early (`close`, `break`) aborts what is unfinished.
+        Args, raises: as `generate`.  Nothing is queued before the first event is asked for.  Stopping early (`close`, `break`) aborts what is unfinished.
         """
         if isinstance(prompts, str | bytes) or not isinstance(prompts, SequenceOf):
             raise TypeError(f"prompts is a {type(prompts).__name__}, but must be a list of prompts: [prompt]")
+        if prompts and all(isinstance(prompt, Mapping) for prompt in prompts):
+            raise TypeError("prompts is the messages of one chat, but must be a list of prompts: [messages]")
         if sampling_params is None or isinstance(sampling_params, SamplingParams):
             params: list[SamplingParams | None] = [sampling_params] * len(prompts)
         elif isinstance(sampling_params, str) or not isinstance(sampling_params, SequenceOf):

@@ -1,6 +1,6 @@
 # Your copy of solutions/flexnano/path_probe.py, made by `python -m course stubs`
 # Given: there is nothing to fill in here.
-# untouched while the rest of this file has the hash 77e4c132c0e47a7c
+# untouched while the rest of this file has the hash f5ca3340e845c112
 """Which of the three attention paths works on this machine, found out by trying.  Given."""
 
 from __future__ import annotations
@@ -55,11 +55,12 @@ def choose_path(
     """
     if device.type not in ("cpu", "cuda"):
         raise RuntimeError(f"FlexAttention does not run on device {device.type!r}; move the model to 'cpu' or 'cuda'")
-    wanted = wanted or os.environ.get("FLEXNANO_ATTENTION")
+    source = "asked for" if wanted else "asked for by FLEXNANO_ATTENTION"
+    wanted = wanted or os.environ.get("FLEXNANO_ATTENTION") or None
     if wanted is not None and wanted not in PATHS:
-        raise ValueError(f"no attention path {wanted!r}; there are {', '.join(PATHS)}")
+        raise ValueError(f"no attention path {wanted!r} ({source}); there are {', '.join(PATHS)}")
     if wanted in ("gather", "eager"):
-        return wanted, "asked for"
+        return wanted, source
     if device.type == "cpu" and dtype != torch.float32 and wanted is None:
         # Measured with SmolLM2 in bfloat16, 16 rows: attention takes 70 ms a step compiled, 42 gathered.
         return "gather", "faster than compiled FlexAttention on a CPU in 16 bits"

@@ -714,3 +714,21 @@ def test_a_prompt_that_fills_the_pool_still_gets_its_first_token(make_engine: Ma
     one, more = engine.generate([PROMPTS[3], PROMPTS[3]], [greedy(1), greedy(2)])
     assert (one.finish_reason, more.finish_reason) == ("length", "out_of_pages")
     assert one.token_ids == more.token_ids == right_tokens(PROMPTS[3], 1)
+
+
+def test_one_chat_without_the_list_around_it_is_named(make_engine: MakeEngine) -> None:
+    with pytest.raises(TypeError, match=r"messages of one chat.*\[messages\]"):
+        make_engine().generate([{"role": "user", "content": "Hello"}])
+
+
+def test_kernel_options_must_be_a_dict(make_engine: MakeEngine) -> None:
+    with pytest.raises(TypeError, match="kernel_options is a str"):
+        make_engine(kernel_options="fast")
+
+
+def test_a_wrong_path_in_the_environment_is_said_to_come_from_there(
+    make_engine: MakeEngine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("FLEXNANO_ATTENTION", "flash")
+    with pytest.raises(ValueError, match="'flash' .*FLEXNANO_ATTENTION"):
+        make_engine(attention=None)
