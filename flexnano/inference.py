@@ -1,6 +1,6 @@
 # Your copy of solutions/flexnano/inference.py, made by `python -m course stubs`
 # Yours to write: the body of each function that says `raise NotImplementedError("Exercise ...")`.
-# untouched while the rest of this file has the hash cba8479510794c30
+# untouched while the rest of this file has the hash 117f9f30b9d8ea72
 """Module 06: the engine.  Sequences in, tokens out: packed prefill, decode over the paged cache, sampling, streaming."""
 
 from __future__ import annotations
@@ -480,7 +480,8 @@ class Inference:
     ) -> Iterator[TokenEvent]:
         """Answer all prompts and yield each token as it comes; `event.index` says of which prompt.
 
-        Args, raises: as `generate`.  Nothing is queued before the first event is asked for.  Stopping early (`close`, `break`) aborts what is unfinished.
+        Args, raises: as `generate`.  Nothing is queued before the first event is asked for.  Stopping early (`close`,
+        `break`) aborts what is unfinished.
         """
         if isinstance(prompts, str | bytes) or not isinstance(prompts, SequenceOf):
             raise TypeError(f"prompts is a {type(prompts).__name__}, but must be a list of prompts: [prompt]")

@@ -559,7 +559,8 @@ class Inference:
     ) -> Iterator[TokenEvent]:
         """Answer all prompts and yield each token as it comes; `event.index` says of which prompt.
 
-        Args, raises: as `generate`.  Nothing is queued before the first event is asked for.  Stopping early (`close`, `break`) aborts what is unfinished.
+        Args, raises: as `generate`.  Nothing is queued before the first event is asked for.  Stopping early (`close`,
+        `break`) aborts what is unfinished.
         """
         if isinstance(prompts, str | bytes) or not isinstance(prompts, SequenceOf):
             raise TypeError(f"prompts is a {type(prompts).__name__}, but must be a list of prompts: [prompt]")
