@@ -1,6 +1,6 @@
 # Your copy of solutions/flexnano/sequence.py, made by `python -m course stubs`
 # Yours to write: the body of each function that says `raise NotImplementedError("Exercise ...")`.
-# untouched while the rest of this file has the hash e639015a35c1186d
+# untouched while the rest of this file has the hash 0d92d455e8f3c6c8
 """Module 05: a sequence, one request on its way through the engine."""
 
 from __future__ import annotations
@@ -37,6 +37,7 @@ class Sequence:
         slot: row of the page table while running, else 0.
         preemptions: how often the sequence lost its pages and had to start over.
         finish_reason: why it ended, once it has.
+        pending: tokens that the device has chosen and the host has not read yet (module 07; else 0).
     """
 
     request_id: int
@@ -50,6 +51,7 @@ class Sequence:
     status: Status = Status.WAITING
     preemptions: int = 0
     finish_reason: str | None = None
+    pending: int = 0
     # for the caller's results: not read by the scheduler
     detokenizer: Detokenizer | None = None
     logprobs: list[dict[int, float]] = field(default_factory=list)
@@ -57,8 +59,8 @@ class Sequence:
     token_times: list[float] = field(default_factory=list)
 
     def __len__(self) -> int:
-        """Tokens of prompt and output."""
-        return len(self.prompt_ids) + len(self.output_ids)
+        """Tokens of prompt and output, those that are still on their way included."""
+        return len(self.prompt_ids) + len(self.output_ids) + self.pending
 
     @property
     def token_ids(self) -> list[int]:

@@ -25,6 +25,11 @@ if TYPE_CHECKING:  # for editors and type checkers; at run time __getattr__ look
     from .attention import prepare_mask as prepare_mask
     from .attention import register_attention as register_attention
     from .detokenize import Detokenizer as Detokenizer
+    from .experiment import Stopwatch as Stopwatch
+    from .experiment import Timing as Timing
+    from .experiment import attention_swapped as attention_swapped
+    from .experiment import document_block_mask as document_block_mask
+    from .experiment import measure as measure
     from .inference import Inference as Inference
     from .kv_cache import PagedKVCache as PagedKVCache
     from .kv_cache import attach_caches as attach_caches
@@ -70,6 +75,7 @@ _PUBLIC = {
         "sliding_window soft_cap visible_blocks"
     ),
     "attention": ("AttentionPath GatherMask attention_forward gather_mask prepare_mask register_attention"),
+    "experiment": "Stopwatch Timing attention_swapped document_block_mask measure",
     "page_table": "PageTable",
     "kv_cache": "PagedKVCache attach_caches kv_bytes_per_token pages_for_budget",
     "sequence": "Sequence Status",

@@ -14,6 +14,7 @@ import math
 import warnings
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from types import FunctionType
 from typing import Any, Literal, get_args
 
 import torch
@@ -83,19 +84,21 @@ def attention_forward(
 # ---------------------------------------------------------------------- FlexAttention, compiled and eager
 
 
+def attend_flex(
+    q: Tensor, k: Tensor, v: Tensor, mask: BlockMask, scale: float, softcap: float | None, options: Any
+) -> Tensor:
+    """FlexAttention, for the compiler to make one kernel of."""
+    score_mod = None if softcap is None else soft_cap(softcap)
+    many = q.shape[1] != k.shape[1]
+    return flex_attention(q, k, v, score_mod, mask, scale, enable_gqa=many, kernel_options=options)
+
+
 def compiled_attention(device_type: str) -> Attend:
     """FlexAttention as one kernel, with graphs of its own: one for each caller, that is for each engine."""
-
-    def attend(
-        q: Tensor, k: Tensor, v: Tensor, mask: BlockMask, scale: float, softcap: float | None, options: Any
-    ) -> Tensor:
-        score_mod = None if softcap is None else soft_cap(softcap)
-        many = q.shape[1] != k.shape[1]
-        return flex_attention(q, k, v, score_mod, mask, scale, enable_gqa=many, kernel_options=options)
-
     # dynamo keeps what it learns by code object, and makes a variable of each size that it has seen change.  Engines with
     # pools or pages of different sizes would teach each other kernels that don't compile, so each gets its own.
-    attend.__code__ = attend.__code__.replace(co_name=f"attend_{next(_numbers)}")
+    code = attend_flex.__code__.replace(co_name=f"attend_{next(_numbers)}")
+    attend = FunctionType(code, globals(), code.co_name)
     # Batch sizes, prefill lengths and windows of one engine are graphs of one function; dynamo's own limit is 8.  Beyond
     # it, fullgraph makes an error of what would otherwise be a silent and very slow fallback to eager.
     torch._dynamo.config.recompile_limit = max(torch._dynamo.config.recompile_limit, 64)
@@ -111,10 +114,9 @@ def attend_eager(
     q: Tensor, k: Tensor, v: Tensor, mask: BlockMask, scale: float, softcap: float | None, options: Any
 ) -> Tensor:
     """FlexAttention in plain tensor operations: all scores, over the whole pool."""
-    score_mod = None if softcap is None else soft_cap(softcap)
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", message=".*flex_attention called without torch.compile.*")
-        return flex_attention(q, k, v, score_mod, mask, scale, enable_gqa=q.shape[1] != k.shape[1])
+        return attend_flex(q, k, v, mask, scale, softcap, None)
 
 
 # ---------------------------------------------------------------------- gather, then plain attention
@@ -245,14 +247,18 @@ def prepare_mask(path: AttentionPath, block_mask: BlockMask) -> StepMask:
 # ---------------------------------------------------------------------- transformers
 
 
-def register_attention(path: AttentionPath, device_type: str) -> str:
+def register_attention(path: AttentionPath, device_type: str, inlined: bool = False) -> str:
     """Tell transformers of an attention function on one of the paths.
+
+    Args:
+        path, device_type: what `choose_path` chose, and for which device.
+        inlined: FlexAttention is called from layers that are compiled themselves (module 07), and becomes part of them.
 
     Returns:
         The name to give to `model.set_attn_implementation`.
     """
     plain: dict[str, Attend] = {"gather": attend_gather, "eager": attend_eager}
-    attend = plain[path] if path in plain else compiled_attention(device_type)
+    attend = plain[path] if path in plain else attend_flex if inlined else compiled_attention(device_type)
     name = f"flexnano_{path}_{next(_numbers)}"
     AttentionInterface.register(name, functools.partial(attention_forward, attend))
     return name

@@ -9,7 +9,7 @@ import time
 from collections.abc import Callable, Iterator, Mapping
 from collections.abc import Sequence as SequenceOf
 from dataclasses import replace
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor
@@ -27,6 +27,9 @@ from .results import EngineStats, Result, TokenEvent
 from .sampling import SamplingBatch, SamplingParams, sample, top_logprobs
 from .scheduler import Row, Scheduler
 from .sequence import Sequence
+
+if TYPE_CHECKING:
+    from .fast_path import FastPath
 
 Masks = dict[int | None, StepMask]
 """The masks of a step: one for each window that layers of the model have, None for layers that read everything."""
@@ -46,6 +49,8 @@ class Inference:
         attention: "compiled", "gather" or "eager"; None: the best that works here.
         max_prefill_tokens: tokens that are prefilled in one step.
         kernel_options: passed on to FlexAttention's kernel in decode.
+        fast: module 07's path: decode replayed from graphs, layers compiled, tokens read one step late; None: on a GPU
+            with compiled attention.
 
     Raises:
         UnsupportedModel (a ValueError): the model would give wrong tokens; says why.
@@ -64,6 +69,7 @@ class Inference:
         attention: str | None = None,
         max_prefill_tokens: int = 2048,
         kernel_options: dict[str, Any] | None = None,
+        fast: bool | None = None,
     ) -> None:
         for name, value in (
             ("max_batch_size", max_batch_size),
@@ -114,10 +120,18 @@ class Inference:
             )
             widest = max(layer.kv_heads * max(layer.head_dim, layer.value_head_dim) for layer in self.layers)
             n_pages = min(fits, addressable_pages(widest, page_size))
-        self.page_table = PageTable(n_pages, page_size, max_batch_size, max_seq_length, self.device)
+        use_fast = self._use_fast_path(fast)
+        self.page_table = PageTable(
+            n_pages, page_size, max_batch_size, max_seq_length, "cpu" if use_fast else self.device
+        )
         # Layers that read the same window are a group, with a table, pools and masks.  As long as no group gives up pages
         # before its sequence ends, all tables would say the same, and one does for all.
         self.tables: dict[int | None, PageTable] = dict.fromkeys(self.windows, self.page_table)
+        if use_fast:
+            from .fast_path import FastPath, TableMirror
+
+            mirror = TableMirror(self.page_table, self.device)
+            self.tables = dict.fromkeys(self.windows, mirror.table)
         self.scheduler = Scheduler(self.page_table, max_prefill_tokens)
         self.stats = EngineStats()
         self._request_ids = itertools.count()
@@ -136,14 +150,31 @@ class Inference:
         self._prefill_options = {"FORCE_USE_FLEX_ATTENTION": True} if self.device.type == "cuda" else None
 
         self._implementation = model.config._attn_implementation
-        self._attention_name = register_attention(self.path, self.device.type)
+        self._attention_name = register_attention(self.path, self.device.type, inlined=use_fast)
         self.closed = False
+        self.fast: FastPath | None = None
         try:
             self.caches = attach_caches(self.layers, self.tables, self.dtype)
             model.set_attn_implementation(self._attention_name)
+            if use_fast:
+                self.fast = FastPath(self, [mirror])
         except BaseException:
             self.close()  # memory may run out at the last layer
             raise
+
+    def _use_fast_path(self, wanted: bool | None) -> bool:
+        """Whether to take module 07's path, and in `steps_reason` why."""
+        self.steps_reason = "asked for" if wanted is not None else f"{self.path} attention on {self.device.type}"
+        if wanted is False or (wanted is None and (self.device.type != "cuda" or self.path != "compiled")):
+            return False
+        from .fast_path import why_not  # module 07: nobody needs it before
+
+        if (missing := why_not()) is None:
+            return True
+        if wanted:
+            raise NotImplementedError(missing)
+        self.steps_reason = missing
+        return False
 
     # ------------------------------------------------------------------ requests
 
@@ -204,7 +235,12 @@ class Inference:
     @property
     def has_work(self) -> bool:
         """Whether a request is unfinished, or an event is waiting to be fetched by `run_one_step`."""
-        return self.scheduler.has_work or any(event.request_id not in self._streamed for event in self._events)
+        in_flight = self.fast is not None and bool(self.fast.in_flight)
+        return (
+            self.scheduler.has_work
+            or in_flight
+            or any(event.request_id not in self._streamed for event in self._events)
+        )
 
     # ------------------------------------------------------------------ one step
 
@@ -236,7 +272,9 @@ class Inference:
             self._end(sequence, "out_of_pages", error=self._outgrown_message(sequence))
         self.scheduler.outgrown.clear()
         try:
-            if rows:
+            if self.fast is not None:
+                self.fast.run(rows)
+            elif rows:
                 self._run_rows(rows)
         except BaseException as error:
             for row in rows:
@@ -476,7 +514,7 @@ class Inference:
             logits_BV = torch.cat([self.prefill_sequences([row]) for row in rows])
         params = [row.sequence.params for row in rows]
         batch = SamplingBatch.of(params, [row.sequence.seed for row in rows], self.device)
-        position_B = torch.tensor([len(row.sequence) for row in rows], device=self.device)
+        position_B = torch.tensor([row.start + row.n_tokens for row in rows], device=self.device)
         token_B = sample(logits_BV, batch, position_B)
         # argmax prefers NaN, so the chosen logit tells of one anywhere in the row.
         finite = logits_BV.gather(1, token_B[:, None])[:, 0].isfinite().tolist()
@@ -523,6 +561,7 @@ class Inference:
         self.scheduler.finish(sequence, reason)
         if self._requests.pop(sequence.request_id, None) is None:
             return
+        sequence.finish_reason = reason  # module 07 frees what a last token needed before it knows the token
         result = Result.of(sequence, error)
         self._events.append(TokenEvent(sequence.request_id, -1, token, text, result.finish_reason, result))
 
@@ -624,6 +663,8 @@ class Inference:
                 f"attention  {self.path} ({self.path_reason})",
                 f"cache      {table.n_pages} pages of {table.page_size} tokens, "
                 f"{(table.n_pages + 1) * table.page_size * per_token / 2**20:,.0f} MiB ({per_token:,} bytes a token)",
+                f"steps      {'plain' if self.fast is None else 'fast: replayed graphs, tokens read one step late'} "
+                f"({self.steps_reason})",
                 f"batch      {self.max_batch_size} sequences of up to {self.max_seq_length} tokens",
             ]
         )
@@ -635,6 +676,8 @@ class Inference:
         if self.closed:  # another engine may have the model by now
             return
         self.closed = True
+        if self.fast is not None:
+            self.fast.close()
         for layer in self.layers:
             if getattr(layer.module, "kv_cache", None) is not None:
                 del layer.module.kv_cache

@@ -34,6 +34,7 @@ class Sequence:
         slot: row of the page table while running, else 0.
         preemptions: how often the sequence lost its pages and had to start over.
         finish_reason: why it ended, once it has.
+        pending: tokens that the device has chosen and the host has not read yet (module 07; else 0).
     """
 
     request_id: int
@@ -47,6 +48,7 @@ class Sequence:
     status: Status = Status.WAITING
     preemptions: int = 0
     finish_reason: str | None = None
+    pending: int = 0
     # for the caller's results: not read by the scheduler
     detokenizer: Detokenizer | None = None
     logprobs: list[dict[int, float]] = field(default_factory=list)
@@ -54,8 +56,8 @@ class Sequence:
     token_times: list[float] = field(default_factory=list)
 
     def __len__(self) -> int:
-        """Tokens of prompt and output."""
-        return len(self.prompt_ids) + len(self.output_ids)
+        """Tokens of prompt and output, those that are still on their way included."""
+        return len(self.prompt_ids) + len(self.output_ids) + self.pending
 
     @property
     def token_ids(self) -> list[int]:
@@ -83,7 +85,8 @@ class Sequence:
         newest = self.output_ids[-1]
         if newest in self.params.stop_token_ids or (newest in self.eos_token_ids and not self.params.ignore_eos):
             return "stop"
-        if len(self.output_ids) >= self.params.max_new_tokens or len(self) >= self.max_length:
+        n_tokens = len(self.prompt_ids) + len(self.output_ids)
+        if len(self.output_ids) >= self.params.max_new_tokens or n_tokens >= self.max_length:
             return "length"
         return None
         ### END SOLUTION

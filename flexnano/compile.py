@@ -1,0 +1,62 @@
+# Your copy of solutions/flexnano/compile.py, made by `python -m course stubs`
+# Yours to write: the body of each function that says `raise NotImplementedError("Exercise ...")`.
+# untouched while the rest of this file has the hash b1f9e95f3804a1f6
+"""Module 07: compiling.  One layer is compiled and used for all; and the options that make the decode kernel fast."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import nn
+
+from .model_probe import LayerSpec
+
+
+def decoder_layers(model: nn.Module, layers: list[LayerSpec]) -> list[nn.Module]:
+    """The blocks of a model that hold its attention layers, in order: attention, norms and MLP of one layer each.
+
+    >>> from types import SimpleNamespace
+    >>> model = nn.ModuleDict({"layers": nn.ModuleList([nn.ModuleDict({"attn": nn.Linear(1, 1)})])})
+    >>> decoder_layers(model, [SimpleNamespace(name="layers.0.attn")]) == [model["layers"][0]]
+    True
+    """
+    return [model.get_submodule(layer.name.rpartition(".")[0]) for layer in layers]
+
+
+def compile_layers(model: nn.Module, layers: list[LayerSpec]) -> None:
+    """Compile each decoder layer by itself.  [7.4 · ★★☆ · 10 min]
+
+    The layers run the same code on tensors of the same shapes, so the first one that is called is compiled, and all others
+    use what it made: 26 layers for the price of one.  The whole model at once would be unrolled and take minutes.
+
+    Use `module.compile(...)`, which compiles what calling the module does and leaves the module itself in its place, with
+    fullgraph=True, so that a break in the graph is an error and no silent loss, and dynamic=False: FlexAttention takes its
+    decode kernel only where the batch size is a constant.
+
+    Args:
+        model: of transformers.
+        layers: what the probe found; `decoder_layers` gives the modules to compile.
+
+    Returns:
+        Nothing.
+    """
+    raise NotImplementedError("Exercise 7.4: compile_layers")
+
+
+def uncompile_layers(model: nn.Module, layers: list[LayerSpec]) -> None:
+    """Take back what `compile_layers` did.  Given."""
+    for layer in decoder_layers(model, layers):
+        layer._compiled_call_impl = None
+
+
+def fast_decode_options(head_dim: int, page_size: int, group: int) -> dict[str, Any] | None:
+    """Options of FlexAttention's decode kernel that read the cache fastest on an H100, or None for its own.  Given.
+
+    Measured by `python -m benchmarks.kernel`; the table stands in benchmarks/README.md.
+    """
+    if group & (group - 1):
+        return None
+    if head_dim > 128:
+        return {"BLOCK_N": min(page_size, 64), "num_warps": 4, "num_stages": 3}
+    return {"BLOCK_N": min(page_size, 64), "num_warps": 4, "num_stages": 3}

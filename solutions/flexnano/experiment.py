@@ -1,0 +1,167 @@
+"""Module 02: the experiment.  What it takes to put an attention function into a stock model and to say what that is worth:
+the mask of a batch, the swap, the stopwatch.  experiments/AddFlexAttentionQwen/ runs it on Qwen3.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import itertools
+import statistics
+import time
+from collections import Counter
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.nn.attention.flex_attention import BlockMask, create_block_mask
+from transformers import AttentionInterface, PreTrainedModel
+
+from .attention import forget_attention
+from .masks import MaskMod, all_of, causal
+
+
+def document_block_mask(document_BL: Tensor, mask_mod: MaskMod = causal, block_size: int = 128) -> BlockMask:
+    """The mask of a batch whose rows hold packed documents and padding.  [2.3 · ★★☆ · 20 min]
+
+    A query reads a key if both belong to the same document of their row and `mask_mod` allows it.  Padding reads nothing and
+    nobody reads it.
+
+    Args:
+        document_BL: integer tensor [B, L], the document of each token; negative: the token is padding.
+        mask_mod: what must hold besides; the positions that it is asked for count in the row, not in the document.
+        block_size: queries and keys in a block.
+
+    Returns:
+        BlockMask for L queries and L keys, with rows of its own for each of the B rows, one for all heads, and with the
+        transposed lists (`q_num_blocks`, `q_indices`) that a backward pass needs.
+
+    >>> mask = document_block_mask(torch.tensor([[0, 0, 1, -1]]), block_size=2)
+    >>> q, kv = torch.arange(4)[:, None], torch.arange(4)
+    >>> mask.mask_mod(torch.tensor(0), torch.tensor(0), q, kv).int().tolist()
+    [[1, 0, 0, 0], [1, 1, 0, 0], [0, 0, 1, 0], [0, 0, 0, 0]]
+    """
+
+    ### BEGIN SOLUTION
+    def same_document(b: Tensor, h: Tensor, q_idx: Tensor, kv_idx: Tensor) -> Tensor:
+        read = document_BL[b, kv_idx]
+        return (document_BL[b, q_idx] == read) & (read >= 0)
+
+    B, L = document_BL.shape
+    both = all_of(same_document, mask_mod)
+    return create_block_mask(both, B, None, L, L, device=document_BL.device, BLOCK_SIZE=block_size)
+    ### END SOLUTION
+
+
+@contextlib.contextmanager
+def attention_swapped(model: PreTrainedModel, attention: Callable[..., Any]) -> Iterator[Counter[nn.Module]]:
+    """Let a model compute its attention with another function for a while, and prove that it did.  [2.4 · ★★☆ · 25 min]
+
+        with attention_swapped(model, attention) as calls:
+            logits = model(ids, flex_attn_block_mask=mask, use_cache=False).logits
+
+    `attention` is registered with transformers' `AttentionInterface` under a name that nothing else has, and the model is
+    told to use it (`model.set_attn_implementation`).  At the end, also after an error, the model has the implementation
+    back that it had before (`model.config._attn_implementation`).
+
+    A model that goes on with its own attention gives perfect logits, so success proves nothing; only calls do.
+
+    Args:
+        model: any whose attention goes through the interface.
+        attention: called as the interface calls it, (module, query, key, value, attention_mask, **more), with the attention
+            layer as `module`; returns what the layer expects: (output [B, Q, Hq, D], weights or None).
+
+    Yields:
+        Counter: how often each attention layer (`module`) has called `attention`, kept up to date.
+
+    Raises:
+        RuntimeError: at the end, if there was no other error but not each of the model's
+            `config.get_text_config().num_hidden_layers` layers has called `attention`.
+    """
+    ### BEGIN SOLUTION
+    calls: Counter[nn.Module] = Counter()
+
+    def counted(module: nn.Module, *args: Any, **kwargs: Any) -> Any:
+        calls[module] += 1
+        return attention(module, *args, **kwargs)
+
+    name, before = f"flexnano_swapped_{next(_numbers)}", model.config._attn_implementation
+    AttentionInterface.register(name, counted)
+    try:
+        model.set_attn_implementation(name)
+        yield calls
+    finally:
+        model.set_attn_implementation(before)
+        forget_attention(name)
+    if len(calls) != (layers := model.config.get_text_config().num_hidden_layers):
+        raise RuntimeError(f"{len(calls)} of {layers} layers called the attention function; the others ran their own")
+    ### END SOLUTION
+
+
+_numbers = itertools.count()
+
+
+class Stopwatch:
+    """Marks moments on the device's own timeline: on a GPU as CUDA events, on a CPU as readings of the clock."""
+
+    def __init__(self, device_type: str) -> None:
+        self.on_gpu = device_type == "cuda"
+
+    def mark(self) -> Any:
+        """A moment: after all work that has been asked for so far, and before all that comes.  Does not wait for it."""
+        if not self.on_gpu:
+            return time.perf_counter()
+        event = torch.cuda.Event(enable_timing=True)
+        event.record()
+        return event
+
+    def wait(self) -> None:
+        """Come back when the device has done all that it was asked for."""
+        if self.on_gpu:
+            torch.cuda.synchronize()
+
+    def seconds(self, begin: Any, end: Any) -> float:
+        """From one mark to another.  Raises RuntimeError if the device has not reached them yet."""
+        return begin.elapsed_time(end) / 1e3 if self.on_gpu else end - begin
+
+
+@dataclass(frozen=True)
+class Timing:
+    """Seconds of the first call, which compiles, and of each of those that count."""
+
+    first: float
+    repeats: list[float]
+
+    @property
+    def median(self) -> float:
+        return statistics.median(self.repeats)
+
+
+def measure(run: Callable[[], object], stopwatch: Stopwatch, warm_up: int = 2, repeats: int = 5) -> Timing:
+    """How long a call takes.  [2.5 · ★★☆ · 15 min]
+
+    A GPU does its work after the call that asked for it has returned; and the first call, which compiles, says nothing about
+    the others, but everything about what compiling costs.
+
+    Args:
+        run: what is timed; called 1 + `warm_up` + `repeats` times.
+        stopwatch: its `mark`, `wait` and `seconds` are the only clock that is used.
+        warm_up: calls after the first that are made and not reported.
+        repeats: calls that are reported, each with a time of its own; at least 1.
+
+    Returns:
+        Timing(seconds of the first call, seconds of each repeat in order).
+    """
+
+    ### BEGIN SOLUTION
+    def timed() -> float:
+        begin = stopwatch.mark()
+        run()
+        end = stopwatch.mark()
+        stopwatch.wait()
+        return stopwatch.seconds(begin, end)
+
+    first, *others = [timed() for _ in range(1 + warm_up + repeats)]
+    return Timing(first, others[warm_up:])
+    ### END SOLUTION

@@ -1,0 +1,311 @@
+"""Module 07: the fast path.  What module 06 does step by step, recorded once and then only replayed.
+
+plain (module 06)                           fast
+the host waits for each token               tokens are read one step late, ids stay on the device
+logical mask, converted for each step       rows of the page table, written into lists that stay
+a thousand kernels launched one by one      one graph for each batch size
+each operation a kernel                     each decoder layer compiled, its pointwise parts fused
+page table written page by page             one copy a step, if something changed
+"""
+
+from __future__ import annotations
+
+import time
+from collections import deque
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+from torch.nn.attention.flex_attention import BlockMask
+
+from .attention import prepare_mask
+from .compile import compile_layers, uncompile_layers
+from .cuda_graphs import DecodeMask, DecodeState, Graph, LateTokens, batch_buckets
+from .masks import causal
+from .page_table import PageTable
+from .sampling import SamplingBatch, sample, top_logprobs
+from .scheduler import Row
+from .sequence import Sequence, Status
+
+if TYPE_CHECKING:
+    from .inference import Inference
+
+
+def why_not() -> str | None:
+    """Why the fast path can't be used: an exercise of module 07 is not written yet.  None: it can."""
+    try:
+        batch_buckets(1)
+        state, table = DecodeState(1, torch.device("cpu")), PageTable(1, 1, 1)
+        state.set_rows([])
+        DecodeMask(table, state, causal, None).fill(1)
+        compile_layers(nn.Module(), [])
+    except NotImplementedError as missing:
+        return f"{missing} is not written yet"
+    return None
+
+
+class TableMirror:
+    """A page table on the device that follows the scheduler's own on the host: one copy a step, and only after a change."""
+
+    def __init__(self, source: PageTable, device: torch.device) -> None:
+        self.source = source
+        self.table = PageTable(
+            source.n_pages,
+            source.page_size,
+            source.max_batch_size,
+            source.pages_per_row * source.page_size,
+            device,
+        )
+        pinned = device.type == "cuda"
+        n = source.page_table.numel() + source.logical_of_page.numel()
+        self._staging = [torch.zeros(n, dtype=torch.int32, pin_memory=pinned) for _ in range(2)]
+        self._sent = [torch.cuda.Event() if pinned else None for _ in range(2)]
+        # The table's two tensors become parts of one, so that one copy carries both.
+        self._device = torch.zeros(n, dtype=torch.int32, device=device)
+        cells = source.page_table.numel()
+        self.table.page_table = self._device[:cells].view_as(source.page_table)
+        self.table.logical_of_page = self._device[cells:]
+        self._version = -1
+        self._turn = 0
+
+    def send(self) -> None:
+        """Bring the device's table up to date.  Waits for nothing that the device has still to do."""
+        source = self.source
+        version = source.page_table._version + source.logical_of_page._version  # torch counts writes in place
+        if version == self._version:
+            return
+        self._version, self._turn = version, 1 - self._turn
+        staging, sent = self._staging[self._turn], self._sent[self._turn]
+        if sent is not None:
+            sent.synchronize()
+        cells = source.page_table.numel()
+        staging[:cells].copy_(source.page_table.view(-1))
+        staging[cells:].copy_(source.logical_of_page)
+        self._device.copy_(staging, non_blocking=True)
+        if sent is not None:
+            sent.record()
+
+
+class FastPath:
+    """Runs the rows of a step for an engine.  One step is always in flight: its tokens are read when the next is launched.
+
+    Args:
+        engine: with caches attached, on tables whose device side is `mirrors`.
+        mirrors: of the engine's page tables.
+    """
+
+    def __init__(self, engine: Inference, mirrors: list[TableMirror]) -> None:
+        self.engine, self.mirrors, self.device = engine, mirrors, engine.device
+        B = engine.max_batch_size
+        self.buckets = batch_buckets(B)
+        self.state = DecodeState(B, self.device)
+        self.state.position_B = engine.positions  # the logical masks of the engine read it
+        self.masks = {
+            window: DecodeMask(engine.tables[window], self.state, engine._decode_mods[window], window)
+            for window in engine.windows
+        }
+        for mirror in mirrors:
+            mirror.table.slot_of_row = self.state.slot_B
+        self.late = LateTokens(max(B, 1), self.device)
+        self.in_flight: deque[tuple[list[Row], Any]] = deque()
+        self.graphs: dict[tuple[int, bool], Graph] = {}
+        self.logits_BV: dict[int, Tensor] = {}
+        self.pool: object = None
+        self.sampling: tuple[list[int], SamplingBatch] | None = None
+        self.prompt_staging: dict[int, Tensor] = {}
+        self.seconds_recording = 0.0
+        if engine.path == "compiled":
+            compile_layers(engine.model, engine.layers)
+
+    def close(self) -> None:
+        uncompile_layers(self.engine.model, self.engine.layers)
+        self.graphs.clear()
+        self.in_flight.clear()
+
+    # ------------------------------------------------------------------ a step
+
+    def run(self, rows: list[Row]) -> None:
+        """Launch the rows of a step, then read the tokens of the step before.  No rows: only read."""
+        prefill = bool(rows) and rows[0].start == 0
+        if not rows or (prefill and any(row.sequence.pending for row in rows)):
+            # Whoever was preempted with a token on its way needs it now; and it may have been the last.
+            self.read_all()
+            rows = [row for row in rows if row.sequence.status is Status.RUNNING]
+        if not rows:
+            return
+        for mirror in self.mirrors:
+            mirror.send()
+        chosen_B = self._prefill(rows) if prefill else self._decode(rows)
+        self.engine.stats.steps += 1
+        self.in_flight.append((rows, self.late.send(chosen_B)))
+        for row in rows:
+            self._count_token_in_flight(row.sequence)
+        # The staging of prompts is free again once they have been read, and logprobs are noted as they are made.
+        if prefill or any(row.sequence.params.logprobs is not None for row in rows):
+            self.read_all()
+        while len(self.in_flight) > 1:
+            self._read_one()
+
+    def _count_token_in_flight(self, sequence: Sequence) -> None:
+        """A token is on its way.  If it is the last by count, pages and slot are free now: what comes later runs later."""
+        sequence.pending += 1
+        made = len(sequence.output_ids) + sequence.pending
+        if made >= sequence.params.max_new_tokens or len(sequence) >= sequence.max_length:
+            self.engine.scheduler.finish(sequence, "length")
+
+    def read_all(self) -> None:
+        """Read the tokens of every step that was launched."""
+        while self.in_flight:
+            self._read_one()
+
+    def _read_one(self) -> None:
+        rows, sent = self.in_flight.popleft()
+        engine = self.engine
+        tokens = self.late.read(sent)
+        if rows[0].start == 0 and len(rows) > 1 and -1 in tokens:
+            tokens = self._prefill_again_alone(rows, tokens)
+        for row, token in zip(rows, tokens, strict=True):
+            row.sequence.pending -= 1
+            if row.sequence.request_id in engine._requests:  # else it ended before this token, which nobody wants
+                engine._accept(row.sequence, token if token >= 0 else None)
+
+    def _prefill_again_alone(self, rows: list[Row], tokens: list[int]) -> list[int]:
+        """A masked key is not unread, and 0 · NaN is NaN: who shared a row with a NaN is asked again, alone."""
+        return [
+            token if token >= 0 or row.sequence.status is not Status.RUNNING else int(self._prefill([row]))
+            for row, token in zip(rows, tokens, strict=True)
+        ]
+
+    # ------------------------------------------------------------------ decode
+
+    def _decode(self, rows: list[Row]) -> Tensor:
+        n = len(rows)
+        bucket = next(size for size in self.buckets if size >= n)
+        self.state.set_rows([row.sequence.slot for row in rows])
+        greedy = all(row.sequence.params.greedy and row.sequence.params.logprobs is None for row in rows)
+        self._graph(bucket, greedy).replay()
+        self.engine.stats.decode_steps += 1
+        if not greedy:
+            self._sample(rows, self.logits_BV[bucket][:n])
+        return self.state.chosen_B[:n]
+
+    def _graph(self, bucket: int, greedy: bool) -> Graph:
+        key = (bucket, greedy)
+        if key not in self.graphs:
+            started, slots = time.perf_counter(), list(self.state._slots)
+            self.state.set_rows([])  # padding only, while it is recorded
+            graph = Graph(lambda: self._decode_body(bucket, greedy), self.device, self.pool)
+            self.pool = self.pool or graph.pool
+            self.graphs[key] = graph
+            self.state.set_rows(slots)
+            self.seconds_recording += time.perf_counter() - started
+        return self.graphs[key]
+
+    def _decode_body(self, n: int, greedy: bool) -> None:
+        """What a graph records."""
+        slot_B, token_B, position_B = self.state.load(n)
+        masks: dict[int | None, BlockMask] = {}
+        for window, mask in self.masks.items():
+            mask.fill(n)
+            masks[window] = prepare_mask(self.engine.path, mask.block_mask(n))  # type: ignore[assignment]
+        logits_BV = self.engine.model(
+            input_ids=token_B[:, None],
+            position_ids=position_B[:, None],
+            use_cache=False,
+            logits_to_keep=1,
+            flex_attn_block_mask=masks,
+            flex_attn_input_pos=position_B,
+            flex_attn_batch_idx=slot_B,
+            flex_attn_kernel_options=self.engine._decode_options,
+        ).logits[:, -1]
+        if not greedy:
+            if n not in self.logits_BV:
+                self.logits_BV[n] = torch.zeros_like(logits_BV)
+            self.logits_BV[n].copy_(logits_BV)
+        chosen_B = logits_BV.argmax(dim=-1)
+        finite_B = logits_BV.gather(1, chosen_B[:, None])[:, 0].isfinite()
+        self.state.store(slot_B, chosen_B, finite_B)
+
+    def _sample(self, rows: list[Row], logits_BV: Tensor) -> None:
+        """Replace what the graph chose greedily by what the rows' parameters ask for."""
+        ids = [row.sequence.request_id for row in rows]
+        if self.sampling is None or self.sampling[0] != ids:
+            params = [row.sequence.params for row in rows]
+            seeds = [row.sequence.seed for row in rows]
+            self.sampling = (ids, SamplingBatch.of(params, seeds, self.device))
+        n, state = len(rows), self.state
+        logits_BV = logits_BV.float()
+        token_B = sample(logits_BV, self.sampling[1], state.position_B[:n] + 1)
+        finite_B = logits_BV.gather(1, token_B[:, None])[:, 0].isfinite()
+        state.token_S[state.slot_B[:n]] = token_B
+        state.chosen_B[:n] = token_B.where(finite_B, -1)
+        self._note_logprobs(rows, logits_BV, state.chosen_B[:n])
+
+    def _note_logprobs(self, rows: list[Row], logits_BV: Tensor, chosen_B: Tensor) -> None:
+        for i, row in enumerate(rows):
+            if (k := row.sequence.params.logprobs) is not None and chosen_B[i] >= 0:
+                row.sequence.logprobs += top_logprobs(logits_BV[i : i + 1], chosen_B[i : i + 1], k)
+
+    # ------------------------------------------------------------------ prefill
+
+    def _prefill_length(self, n_tokens: int) -> int:
+        """On a GPU each length is compiled, so there are three: the longest, a half and a quarter of it."""
+        engine = self.engine
+        if self.device.type != "cuda":
+            return engine.prefill_length(n_tokens)
+        return max(engine.prefill_length(n_tokens), engine.prefill_length(engine.scheduler.max_prefill_tokens) // 4)
+
+    def _prefill(self, rows: list[Row]) -> Tensor:
+        """As in module 06, but all that the host knows goes to the device in one copy, and nothing waits for it.
+
+        The chosen tokens and their positions go to where the decode steps read them.
+        """
+        engine, state, n = self.engine, self.state, len(rows)
+        n_tokens = sum(row.n_tokens for row in rows)
+        L = self._prefill_length(n_tokens)
+        ids_L, slot_L, position_L, document_L, start_L, last_L = self._send_prompts(rows, L)
+        engine.documents[:L] = document_L
+        engine.stats.prefill_steps += 1
+        engine.stats.prefill_tokens += n_tokens
+        engine.stats.padded_tokens += L - n_tokens
+        logits_BV = engine._forward(
+            input_ids=ids_L[None],
+            input_pos=position_L[None],
+            batch_idx=slot_L[None],
+            masks={window: engine.get_prefill_block_mask(start_L, window) for window in engine.windows},
+            logits_at=last_L[:n],
+            kernel_options=engine._prefill_options,
+        )[0]
+        slot_B, position_B = slot_L[last_L[:n]], position_L[last_L[:n]] + 1
+        params = [row.sequence.params for row in rows]
+        batch = SamplingBatch.of(params, [row.sequence.seed for row in rows], self.device)
+        token_B = sample(logits_BV, batch, position_B)
+        finite_B = logits_BV.gather(1, token_B[:, None])[:, 0].isfinite()
+        state.token_S[slot_B] = token_B
+        state.position_S[slot_B] = position_B
+        chosen_B = token_B.where(finite_B, -1)
+        self._note_logprobs(rows, logits_BV, chosen_B)
+        return chosen_B
+
+    def _send_prompts(self, rows: list[Row], L: int) -> Tensor:
+        """int64 [6, L] on the device: token, slot, position, document, the document's first place; the rows' last places."""
+        if L not in self.prompt_staging:
+            self.prompt_staging[L] = torch.zeros(6, L, dtype=torch.int64, pin_memory=self.device.type == "cuda")
+        staging = self.prompt_staging[L]
+        host = staging.numpy()
+        host[:] = 0
+        host[3] = host[4] = np.arange(
+            L
+        )  # a padding token is a document of its own: it costs no attention and sees itself
+        at = 0
+        for document, row in enumerate(rows):
+            end = at + row.n_tokens
+            host[0, at:end] = row.sequence.token_ids
+            host[1, at:end] = row.sequence.slot
+            host[2, at:end] = np.arange(row.n_tokens)
+            host[3, at:end] = L + document
+            host[4, at:end] = at
+            host[5, document] = end - 1
+            at = end
+        return staging.to(self.device, non_blocking=True)
