@@ -10,6 +10,7 @@ Source: gpt-fast and nano-vllm capture graphs by batch size in the same way.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -50,7 +51,7 @@ class Graph:
         pool: memory that several graphs share, from another graph's `pool`; they must not run at the same time.
     """
 
-    def __init__(self, function: Callable[[], None], device: torch.device, pool: object = None) -> None:
+    def __init__(self, function: Callable[[], None], device: torch.device, pool: Any = None) -> None:
         self.function, self.graph, self.pool = function, None, pool
         if device.type != "cuda":
             return

@@ -6,7 +6,7 @@ import contextlib
 import itertools
 import secrets
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator
 from collections.abc import Sequence as SequenceOf
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
@@ -16,13 +16,14 @@ from torch import Tensor
 from torch.nn.attention.flex_attention import BlockMask
 
 from .attention import StepMask, forget_attention, prepare_mask, register_attention
+from .describe import describe
 from .detokenize import Detokenizer
 from .kv_cache import addressable_pages, attach_caches, free_memory, kv_bytes_per_token, pages_for_budget
 from .masks import MaskMod, all_of, block_mask_from_blocks, causal, packed_documents, sliding_window, visible_blocks
 from .model_probe import probe
 from .page_table import PageTable
-from .path_probe import choose_path, decode_options
-from .prompts import Prompt, prompt_ids
+from .path_probe import choose_path, choose_steps, decode_options
+from .prompts import Prompt, one_params_each, prompt_ids
 from .results import EngineStats, Result, TokenEvent
 from .sampling import SamplingBatch, SamplingParams, sample, top_logprobs
 from .scheduler import Row, Scheduler
@@ -120,7 +121,7 @@ class Inference:
             )
             widest = max(layer.kv_heads * max(layer.head_dim, layer.value_head_dim) for layer in self.layers)
             n_pages = min(fits, addressable_pages(widest, page_size))
-        use_fast = self._use_fast_path(fast)
+        use_fast, self.steps_reason = choose_steps(fast, self.device, self.path)
         self.page_table = PageTable(
             n_pages, page_size, max_batch_size, max_seq_length, "cpu" if use_fast else self.device
         )
@@ -161,20 +162,6 @@ class Inference:
         except BaseException:
             self.close()  # memory may run out at the last layer
             raise
-
-    def _use_fast_path(self, wanted: bool | None) -> bool:
-        """Whether to take module 07's path, and in `steps_reason` why."""
-        self.steps_reason = "asked for" if wanted is not None else f"{self.path} attention on {self.device.type}"
-        if wanted is False or (wanted is None and (self.device.type != "cuda" or self.path != "compiled")):
-            return False
-        from .fast_path import why_not  # module 07: nobody needs it before
-
-        if (missing := why_not()) is None:
-            return True
-        if wanted:
-            raise NotImplementedError(missing)
-        self.steps_reason = missing
-        return False
 
     # ------------------------------------------------------------------ requests
 
@@ -601,24 +588,7 @@ class Inference:
         Args, raises: as `generate`.  Nothing is queued before the first event is asked for.  Stopping early (`close`,
         `break`) aborts what is unfinished.
         """
-        if isinstance(prompts, str | bytes) or not isinstance(prompts, SequenceOf):
-            raise TypeError(f"prompts is a {type(prompts).__name__}, but must be a list of prompts: [prompt]")
-        if prompts and all(isinstance(prompt, Mapping) for prompt in prompts):
-            raise TypeError("prompts is the messages of one chat, but must be a list of prompts: [messages]")
-        if sampling_params is None or isinstance(sampling_params, SamplingParams):
-            params: list[SamplingParams | None] = [sampling_params] * len(prompts)
-        elif isinstance(sampling_params, str) or not isinstance(sampling_params, SequenceOf):
-            raise TypeError(
-                f"sampling_params is a {type(sampling_params).__name__}, but must be SamplingParams or a list of them"
-            )
-        else:
-            params = list(sampling_params)
-            if len(params) != len(prompts):
-                raise ValueError(f"{len(params)} sampling_params for {len(prompts)} prompts; give one, or one for each")
-        for one in params:
-            if one is not None and not isinstance(one, SamplingParams):
-                raise TypeError(f"sampling_params holds a {type(one).__name__}, but must hold SamplingParams")
-        return self._stream(prompts, params)
+        return self._stream(prompts, one_params_each(prompts, sampling_params))
 
     def _stream(self, prompts: SequenceOf[Prompt], params: list[SamplingParams | None]) -> Iterator[TokenEvent]:
         index_of: dict[int, int] = {}
@@ -650,24 +620,7 @@ class Inference:
 
     def describe(self) -> str:
         """What was set up, in words: the model, the attention path and why, the cache and its size."""
-        table = self.page_table
-        per_token = kv_bytes_per_token(self.layers, self.dtype)
-        layers = ", ".join(
-            f"{sum(layer.window == window for layer in self.layers)} "
-            + ("reading everything" if window is None else f"reading a window of {window}")
-            for window in self.windows
-        )
-        return "\n".join(
-            [
-                f"model      {type(self.model).__name__}, {self.dtype} on {self.device}, layers: {layers}",
-                f"attention  {self.path} ({self.path_reason})",
-                f"cache      {table.n_pages} pages of {table.page_size} tokens, "
-                f"{(table.n_pages + 1) * table.page_size * per_token / 2**20:,.0f} MiB ({per_token:,} bytes a token)",
-                f"steps      {'plain' if self.fast is None else 'fast: replayed graphs, tokens read one step late'} "
-                f"({self.steps_reason})",
-                f"batch      {self.max_batch_size} sequences of up to {self.max_seq_length} tokens",
-            ]
-        )
+        return describe(self)
 
     def close(self) -> None:
         """End what is unfinished and give the model back as it was.  The engine can't be used afterwards."""

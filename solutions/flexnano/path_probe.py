@@ -73,6 +73,26 @@ def choose_path(
     return "gather", trouble
 
 
+def choose_steps(wanted: bool | None, device: torch.device, path: AttentionPath) -> tuple[bool, str]:
+    """Whether steps take module 07's fast path, and why.
+
+    Args:
+        wanted: what the caller says; None: on a GPU with compiled attention, if module 07 is written.
+
+    Raises:
+        NotImplementedError: it was asked for, but an exercise of module 07 is not written yet.
+    """
+    reason = f"{path} attention on {device.type}" if wanted is None else "asked for"
+    if not (wanted if wanted is not None else device.type == "cuda" and path == "compiled"):
+        return False, reason
+    from .fast_path import why_not  # module 07: nobody needs it before
+
+    missing = why_not()
+    if missing and wanted:
+        raise NotImplementedError(missing)
+    return missing is None, missing or reason
+
+
 @functools.cache
 def _compiling_fails(
     device: torch.device,

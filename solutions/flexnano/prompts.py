@@ -8,6 +8,8 @@ from typing import Any
 
 from torch import Tensor
 
+from .sampling import SamplingParams
+
 Prompt = str | Sequence[int] | Sequence[Mapping[str, Any]]
 """Raw text, token ids, or chat messages such as [{"role": "user", "content": "Hello"}]."""
 
@@ -46,6 +48,35 @@ def prompt_ids(prompt: Prompt, tokenizer: Any, vocab_size: int) -> list[int]:
     if not ids:
         raise ValueError("the prompt has no tokens; it needs at least one")
     return [_token_id(token, vocab_size) for token in ids]
+
+
+def one_params_each(
+    prompts: Sequence[Prompt], sampling_params: SamplingParams | Sequence[SamplingParams] | None
+) -> list[SamplingParams | None]:
+    """The sampling parameters of each prompt of a call.
+
+    Raises:
+        TypeError: `prompts` is no list of prompts, or the parameters are of another type.
+        ValueError: there are more or fewer parameters than prompts.
+    """
+    if isinstance(prompts, str | bytes) or not isinstance(prompts, Sequence):
+        raise TypeError(f"prompts is a {type(prompts).__name__}, but must be a list of prompts: [prompt]")
+    if prompts and all(isinstance(prompt, Mapping) for prompt in prompts):
+        raise TypeError("prompts is the messages of one chat, but must be a list of prompts: [messages]")
+    if sampling_params is None or isinstance(sampling_params, SamplingParams):
+        return [sampling_params] * len(prompts)
+    if isinstance(sampling_params, str) or not isinstance(sampling_params, Sequence):
+        raise TypeError(
+            f"sampling_params is a {type(sampling_params).__name__}, but must be SamplingParams or a list of them"
+        )
+    if len(sampling_params) != len(prompts):
+        raise ValueError(
+            f"{len(sampling_params)} sampling_params for {len(prompts)} prompts; give one, or one for each"
+        )
+    for one in sampling_params:
+        if one is not None and not isinstance(one, SamplingParams):
+            raise TypeError(f"sampling_params holds a {type(one).__name__}, but must hold SamplingParams")
+    return list(sampling_params)
 
 
 def _token_id(token: Any, vocab_size: int) -> int:
