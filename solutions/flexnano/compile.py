@@ -1,8 +1,6 @@
-"""Module 07: compiling.  One layer is compiled and used for all; and the options that make the decode kernel fast."""
+"""Module 07: compiling.  One layer is compiled and used for all."""
 
 from __future__ import annotations
-
-from typing import Any
 
 import torch
 from torch import nn
@@ -51,15 +49,3 @@ def uncompile_layers(model: nn.Module, layers: list[LayerSpec]) -> None:
     """Take back what `compile_layers` did.  Given."""
     for layer in decoder_layers(model, layers):
         layer._compiled_call_impl = None
-
-
-def fast_decode_options(head_dim: int, page_size: int, group: int) -> dict[str, Any] | None:
-    """Options of FlexAttention's decode kernel that read the cache fastest on an H100, or None for its own.  Given.
-
-    Measured by `python -m benchmarks.kernel`; the table stands in benchmarks/README.md.
-    """
-    if group & (group - 1):
-        return None
-    if head_dim > 128:
-        return {"BLOCK_N": min(page_size, 64), "num_warps": 4, "num_stages": 3}
-    return {"BLOCK_N": min(page_size, 64), "num_warps": 4, "num_stages": 3}

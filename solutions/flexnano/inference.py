@@ -95,7 +95,7 @@ class Inference:
         self.windows = sorted({layer.window for layer in self.layers}, key=lambda window: window or 0)
         first = self.layers[0]
         self._decode_options = kernel_options or decode_options(
-            self.device.type, self.dtype, first.q_heads // first.kv_heads, page_size
+            self.device, self.dtype, first.q_heads // first.kv_heads, page_size
         )
         # Few models have heads of more than one size; all layers take the same path.
         for head_dim, value_head_dim, group in {

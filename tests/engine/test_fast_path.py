@@ -11,7 +11,7 @@ import torch
 
 from flexnano import Inference, PageTable, SamplingParams
 from flexnano.cuda_graphs import DecodeMask, DecodeState, LateTokens, batch_buckets
-from flexnano.fast_path import TableMirror
+from flexnano.fast_path import TableMirror, keeps_order
 
 MakeEngine = Callable[..., Inference]
 AssertIdle = Callable[[Inference], None]
@@ -113,7 +113,7 @@ def test_an_exception_in_the_model_leaves_nothing_behind(make_engine: MakeEngine
         engine.add_request(prompt, SamplingParams(max_new_tokens=20, ignore_eos=True))
     for _ in range(3):
         engine.run_one_step()
-    hook = engine.model.register_forward_pre_hook(lambda *_: (_ for _ in ()).throw(RuntimeError("no")))
+    hook = engine.model.base_model.register_forward_pre_hook(lambda *_: (_ for _ in ()).throw(RuntimeError("no")))
     with pytest.raises(RuntimeError, match="no"):
         engine.run_one_step()
     hook.remove()
@@ -200,3 +200,21 @@ def test_tokens_read_late_are_those_that_were_sent() -> None:
     late = LateTokens(3, CPU)
     first, second = late.send(torch.tensor([1, 2])), late.send(torch.tensor([3]))
     assert late.read(first) == [1, 2] and late.read(second) == [3]
+
+
+@pytest.mark.parametrize("family", ["llama", "gemma2", "granite", "cohere"])
+def test_what_a_model_does_to_its_logits_at_the_end_keeps_their_order(family: str) -> None:
+    assert keeps_order(families.FAMILIES[family]())
+
+
+def test_a_model_that_reorders_its_logits_at_the_end_is_seen() -> None:
+    model = families.FAMILIES["llama"]()
+    forward = model.forward
+
+    def negated(*args: object, **kwargs: object) -> object:
+        output = forward(*args, **kwargs)
+        output.logits = -output.logits
+        return output
+
+    model.forward = negated
+    assert not keeps_order(model)
