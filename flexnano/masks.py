@@ -1,6 +1,6 @@
 # Your copy of solutions/flexnano/masks.py, made by `python -m course stubs`
 # Yours to write: the body of each function that says `raise NotImplementedError("Exercise ...")`.
-# untouched while the rest of this file has the hash 1961a1bb72fdb170
+# untouched while the rest of this file has the hash 8744fb93e91c889a
 """Module 01: masks.  Which query may read which key, told to FlexAttention as a function and as a map of blocks.
 
 Letters used in shapes throughout the package:
@@ -89,7 +89,8 @@ def all_of(*mask_mods: MaskMod) -> MaskMod:
         mask_mods: one `mask_mod` or more.
 
     Returns:
-        A `mask_mod`.  Use tensor operators (`&`), not `and`: FlexAttention traces the function with tensors.
+        A `mask_mod`.  Use tensor operators (`&`), not `and`: FlexAttention traces the function with tensors.  The masks'
+        answers may have different shapes that broadcast: one that looks at the key alone gives [K].
 
     Raises:
         ValueError: no mask given.
@@ -108,7 +109,7 @@ def any_of(*mask_mods: MaskMod) -> MaskMod:
         mask_mods: one `mask_mod` or more.
 
     Returns:
-        A `mask_mod`.
+        A `mask_mod`.  As in `all_of`, the answers may have different shapes that broadcast.
 
     Raises:
         ValueError: no mask given.
@@ -169,6 +170,7 @@ def visible_blocks(
 
     Args:
         first_BQ, last_BQ: integer tensors [B, Q], first and last key that a query reads.  first > last: it reads none.
+            Neither need ascend from one query to the next.
         n_key_blocks: number of blocks of keys.
         block_size: queries and keys in a block.  Q need not be a multiple; missing queries do not count.
 
@@ -198,7 +200,8 @@ def block_mask_from_blocks(
     the CPU kernel does not compile without them.
 
     Args:
-        partial_BHQK, full_BHQK: bool tensors [B, H, query blocks, key blocks]; no block is in both.
+        partial_BHQK, full_BHQK: bool tensors [B, H, query blocks, key blocks]; no block is in both.  A block goes into the
+            list of its own map and into no other.
         mask_mod: asked for each entry of the partial blocks.
         block_size: queries and keys in a block.
         seq_lengths: queries and keys in tokens.
