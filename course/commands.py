@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import argparse
+import importlib.util
 import os
 import subprocess
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from . import environment
@@ -24,6 +25,7 @@ def run(arguments: Sequence[str]) -> int:
             )  # a console that lacks a letter shows `?` instead of ending the program
     parser = _parser()
     options, rest = parser.parse_known_args(arguments)
+    options.arguments = list(arguments)
     if rest and options.command != "test":
         parser.error(f"`{options.command}` does not know {' '.join(rest)}")
     options.rest = [argument for argument in rest if argument != "--"]
@@ -35,6 +37,9 @@ def run(arguments: Sequence[str]) -> int:
     except KeyboardInterrupt:
         print("\nStopped. The same command goes on from here.", file=sys.stderr)
         return 130
+    except BrokenPipeError:  # `| head` has seen enough
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 0
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -62,7 +67,80 @@ def _parser() -> argparse.ArgumentParser:
     stubs.add_argument("--force", action="store_true", help="write over files that somebody has worked in")
     command("model", fetch_model, "fetch the embedded model into models/ (needs the installed packages)")
     command("demo", show_demo, "let the reference engine answer eight prompts (needs the installed packages)")
+    notebooks = command("notebooks", make_notebooks, "make the stub cells of the notebooks from solutions/flexnano/")
+    notebooks.add_argument("--check", action="store_true", help="write nothing; fail if something is out of step")
+    _learner_commands(command)
+    _teacher_commands(command)
     return parser
+
+
+Command = Callable[[str, object, str], argparse.ArgumentParser]
+
+
+def _learner_commands(command: Command) -> None:
+    check = command("check", check_machine, "say whether this machine can run the course, and what to do if it can't")
+    check.add_argument("--json", action="store_true", help="for programs")
+    check.add_argument("--quick", action="store_true", help="do not try whether attention can be compiled")
+
+    status = command("status", show_status, "all modules and exercises, what is next, and how much is left")
+    status.add_argument("--all", action="store_true", help="list the exercises of every module")
+    status.add_argument("--json", action="store_true", help="for programs")
+    status.add_argument("--no-speed", action="store_true", help="do not measure tokens/s once the engine is complete")
+
+    grade = command("grade", grade_exercises, "grade a module (3), an exercise (3.2), several, or everything")
+    grade.add_argument("what", nargs="*", metavar="N", help="a module or an exercise; nothing: all that has a grader")
+    grade.add_argument("--hint", type=int, choices=(1, 2, 3), default=1, help="how much a hint says")
+    grade.add_argument("--report", metavar="FILE", help="write the grades to a JSON file")
+    grade.add_argument("--solutions", action="store_true", help="grade the reference instead of flexnano/")
+    grade.add_argument("--notebook", action="store_true", help="run the notebook of each module named as well")
+    grade.add_argument("-v", "--verbose", action="store_true", help="show whole tracebacks")
+
+    catch_up = command("catch-up", catch_up_to, "put the reference into what does not pass yet, up to a module")
+    catch_up.add_argument("module", type=int, metavar="N")
+    catch_up.add_argument("--force", action="store_true", help="also replace files that can't be read as Python")
+
+    reset = command("reset", reset_exercises, "put the stub back into an exercise (3.2) or a module (3)")
+    reset.add_argument("what", metavar="N")
+
+    diff = command("diff", show_diff, "your functions beside the reference's, once they pass")
+    diff.add_argument("what", nargs="?", metavar="N", help="a module or an exercise; nothing: all that pass")
+    diff.add_argument("--spoil", action="store_true", help="also where it does not pass yet")
+
+    save = command("save", save_files, "save your files to .course/saved/, or as a zip")
+    save.add_argument("--zip", metavar="FILE", help="as a zip, for another machine")
+    restore = command("restore", restore_files, "put saved files back; those of now are saved first")
+    restore.add_argument("when", nargs="?", default="", metavar="WHEN", help="the beginning of a name, or a zip")
+    history = command("history", show_history, "what is saved, or the versions of one exercise (3.2)")
+    history.add_argument("what", nargs="?", metavar="N")
+
+
+def _teacher_commands(command: Command) -> None:
+    release = command("release", make_release, "make the folder that is handed out")
+    release.add_argument("folder", type=Path, metavar="DIR")
+    release.add_argument(
+        "--class", dest="for_class", action="store_true", help="without solutions, with catch-ups beside it"
+    )
+    release.add_argument("--force", action="store_true", help="replace a release that is there")
+
+    grade_class = command("grade-class", grade_submissions, "grade a folder with one folder or zip a student")
+    grade_class.add_argument("folder", type=Path, metavar="DIR")
+    grade_class.add_argument(
+        "--out", type=Path, metavar="FOLDER", help="where grades.csv and grades.json go; default: DIR"
+    )
+    grade_class.add_argument("--modules", nargs="+", metavar="N", help="modules or exercises to grade; default: all")
+    grade_class.add_argument("--seconds", type=float, default=30.0, help="patience with one check")
+    grade_class.add_argument("--minutes", type=float, default=10.0, help="patience with one submission")
+    grade_class.add_argument("--memory", type=float, default=2.0, metavar="GB", help="what a submission may take")
+    grade_class.add_argument("--processes", type=int, default=64, help="how many processes and threads it may have")
+    grade_class.add_argument("--jobs", type=int, metavar="N", help="submissions at the same time")
+    grade_class.add_argument("--no-walls", action="store_true", help="limits only: do not use namespaces")
+    grade_class.add_argument("--resume", action="store_true", help="keep what grades.json has of the same files")
+
+    classroom = command("classroom", classroom_workflow, "GitHub Classroom: install the workflow, or count points")
+    classroom.add_argument("folder", type=Path, nargs="?", metavar="DIR", help="a release to install the workflow in")
+    classroom.add_argument(
+        "--points", type=Path, metavar="REPORT", help="print the points of a report of `grade --report`"
+    )
 
 
 # ------------------------------------------------------------------------------------------------------- commands
@@ -88,9 +166,17 @@ def test(options: argparse.Namespace) -> int:
     start = time.perf_counter()
     checks(prepared)
     everything = ["--all"] if options.all else []
-    step("Tests", prepared, ["-m", "pytest", *everything, *options.rest])
+    named = any(argument.startswith("tests") for argument in options.rest)
+    paths = [] if named else own_tests(ROOT)
+    step("Tests", prepared, ["-m", "pytest", *everything, *options.rest, *paths])
     heading(f"All passed in {duration(time.perf_counter() - start)}")
     return 0
+
+
+def own_tests(root: Path) -> list[str]:
+    """The tests of the course itself: all but the graders, which test a learner's work."""
+    folders = ("tests/engine", "tests/course", "tests/module_00")
+    return [folder for folder in folders if (root / folder).is_dir()]
 
 
 def lint(options: argparse.Namespace) -> int:
@@ -118,7 +204,129 @@ def show_demo(_options: argparse.Namespace) -> int:
     return demo.main()
 
 
+def make_notebooks(options: argparse.Namespace) -> int:
+    if (code := elsewhere(options)) is not None:
+        return code
+    try:
+        from . import notebooks  # type: ignore[attr-defined,unused-ignore]
+    except ImportError as error:
+        raise CourseError("This copy of the course has no tooling for notebooks.") from error
+    return int(notebooks.make(ROOT, check=options.check) or 0)
+
+
+# ------------------------------------------------------------------------------------------------ for learners
+
+
+def check_machine(options: argparse.Namespace) -> int:
+    if (code := elsewhere(options, needed=False)) is not None:
+        return code
+    from . import check
+
+    return check.show(ROOT, options.json, try_attention=not options.quick)
+
+
+def show_status(options: argparse.Namespace) -> int:
+    if (code := elsewhere(options)) is not None:
+        return code
+    from . import status
+
+    return status.show(ROOT, as_json=options.json, everything=options.all, with_speed=not options.no_speed)
+
+
+def grade_exercises(options: argparse.Namespace) -> int:
+    if (code := elsewhere(options)) is not None:
+        return code
+    from .grading import command
+
+    if options.solutions:
+        os.environ["FLEXNANO"] = "solutions"
+    return command.grade(
+        ROOT, options.what, options.hint, options.report, verbose=options.verbose, with_notebook=options.notebook
+    )
+
+
+def catch_up_to(options: argparse.Namespace) -> int:
+    if (code := elsewhere(options)) is not None:
+        return code
+    from . import work
+
+    return work.say_catch_up(options.module, ROOT, options.force)
+
+
+def reset_exercises(options: argparse.Namespace) -> int:
+    from . import work
+
+    return work.say_reset(options.what, ROOT)
+
+
+def show_diff(options: argparse.Namespace) -> int:
+    if (code := elsewhere(options)) is not None:
+        return code
+    from . import work
+
+    return work.say_diff(options.what, ROOT, options.spoil)
+
+
+def save_files(options: argparse.Namespace) -> int:
+    from . import work
+
+    return work.say_save(ROOT, options.zip)
+
+
+def restore_files(options: argparse.Namespace) -> int:
+    from . import work
+
+    return work.say_restore(ROOT, options.when)
+
+
+def show_history(options: argparse.Namespace) -> int:
+    from . import work
+
+    return work.say_history(ROOT, options.what)
+
+
+# ------------------------------------------------------------------------------------------------ for teachers
+
+
+def make_release(options: argparse.Namespace) -> int:
+    from . import release
+
+    return release.show(options.folder, ROOT, options.for_class, options.force)
+
+
+def grade_submissions(options: argparse.Namespace) -> int:
+    if (code := elsewhere(options)) is not None:
+        return code
+    from . import classroom
+
+    return classroom.show(options, ROOT)
+
+
+def classroom_workflow(options: argparse.Namespace) -> int:
+    from . import classroom
+
+    return classroom.workflow(options.folder, options.points, ROOT)
+
+
 # ---------------------------------------------------------------------------------------------------------- steps
+
+
+def elsewhere(options: argparse.Namespace, needed: bool = True) -> int | None:
+    """Run the command in .venv if it needs packages that this Python lacks.  Returns its exit code, None: go on here.
+
+    Raises:
+        CourseError: there is no .venv either, and the packages are `needed`.
+    """
+    if all(importlib.util.find_spec(name) is not None for name in ("torch", "psutil", "hypothesis")):
+        return None
+    python = environment.venv_python(ROOT / ".venv")
+    if python.exists() and Path(sys.prefix).resolve() != (ROOT / ".venv").resolve():
+        variables = {**os.environ, "PYTHONUTF8": "1"}
+        command = [str(python), "-m", "course", *options.arguments]
+        return subprocess.run(command, cwd=ROOT, env=variables).returncode
+    if needed:
+        raise CourseError("The packages of the course are not installed for this Python. First: python -m course setup")
+    return None
 
 
 def prepare(options: argparse.Namespace) -> Environment:
@@ -134,8 +342,10 @@ def prepare(options: argparse.Namespace) -> Environment:
 def checks(prepared: Environment) -> None:
     step("Style: ruff check", prepared, ["-m", "ruff", "check", "."])
     step("Style: ruff format", prepared, ["-m", "ruff", "format", "--check", "."])
-    step("Types: mypy", prepared, ["-m", "mypy"])
-    if (ROOT / "solutions" / "flexnano").is_dir():
+    there = (ROOT / "solutions" / "flexnano").is_dir()
+    # A class release has no solutions to check, and what learners write there is theirs.
+    step("Types: mypy", prepared, ["-m", "mypy", *([] if there else ["--follow-imports=silent", "course"])])
+    if there:
         step("Stubs in step with solutions", prepared, ["-m", "course", "stubs", "--check"])
 
 
@@ -170,6 +380,7 @@ def next_steps(root: Path, prepared: Environment) -> str:
         ),
         ("tests/module_01", "Fill in flexnano/masks.py, the first module, and grade it:  pytest tests/module_01"),
         ("flexnano/masks.py", "Open flexnano/masks.py: the first exercises, each with all that is needed to write it"),
+        ("course/status.py", "See what there is to do, and how far you are:  python -m course status"),
         (
             "solutions/flexnano/masks.py",
             "Read the finished engine, a file a module: start with solutions/flexnano/masks.py",

@@ -55,6 +55,17 @@ def can_redraw() -> bool:
     return os.name != "nt" or "WT_SESSION" in os.environ
 
 
+COLOURS = {"red": 31, "green": 32, "yellow": 33, "cyan": 36, "grey": 90}
+
+
+def paint(text: str, colour: str) -> str:
+    """The text in a colour, where a person reads it on a terminal that has them."""
+    wanted = sys.stdout.isatty() and "NO_COLOR" not in os.environ and os.environ.get("TERM") != "dumb"
+    if colour not in COLOURS or not wanted or (os.name == "nt" and "WT_SESSION" not in os.environ):
+        return text
+    return f"\x1b[{COLOURS[colour]}m{text}\x1b[0m"
+
+
 @contextmanager
 def task(text: str) -> Iterator[None]:
     """Say what begins, and how long it took once it is done."""

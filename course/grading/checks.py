@@ -110,7 +110,12 @@ class Check:
     def is_right(self, case: Case, expected: Answer, answer: Answer) -> bool:
         """Whether an answer is the expected (or the predicted) one."""
         if isinstance(expected, dict) and "raises" in expected:
-            return is_raised(answer) and any(name in answer["raised"] for name in expected["raises"])
+            says = expected.get("says", "")
+            return (
+                is_raised(answer)
+                and any(name in answer["raised"] for name in expected["raises"])
+                and says in answer.get("message", "")
+            )
         if is_raised(answer):
             return False
         try:
@@ -157,9 +162,13 @@ class Check:
 # ------------------------------------------------------------------------------------------------------ answers
 
 
-def raises(*names: str) -> Answer:
-    """The answer "an exception of one of these classes", as an expected or predicted one."""
-    return {"raises": list(names)}
+def raises(*names: str, says: str = "") -> Answer:
+    """The answer "an exception of one of these classes", as an expected or predicted one.
+
+    Args:
+        says: a part of its message, to tell apart what mistakes lead to.  Never of an expected one: messages are not graded.
+    """
+    return {"raises": list(names), "says": says} if says else {"raises": list(names)}
 
 
 def is_raised(answer: Answer) -> bool:

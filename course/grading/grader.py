@@ -233,7 +233,8 @@ class Grading:
         for file, source in self.sources.items():
             if file in self.errors:
                 continue
-            pristine = merge.pristine(file, self.root)
+            with merge.parsing:
+                pristine = merge.pristine(file, self.root)
             for name, part in merge.parts(pristine).items():
                 mine = self.parts[file].get(name)
                 if (file, name) not in exercise_names and (mine is None or mine.text(source) != part.text(pristine)):
@@ -250,7 +251,7 @@ class Grading:
                 continue
             try:
                 result[file] = merge.merged(source, reference, [name for f, name in sorted(names) if f == file])
-                compile(result[file], file, "exec")
+                merge.must_compile(result[file])
             except (SyntaxError, ValueError):
                 # The reference must never be graded as the learner's own.
                 result[file] = source if file == graded.file else reference
@@ -306,7 +307,9 @@ class Grading:
         wrong = next((one for one in into if not one.right), None)
         if wrong is not None or check.search is None:
             return wrong
-        found = _search(check, ask)
+        with merge.parsing:  # Hypothesis parses too
+            until = time.monotonic() + self.seconds  # waiting for others' searches took none of the patience
+            found = _search(check, ask)
         into.extend(found)
         return found[-1] if found else None
 
@@ -323,9 +326,8 @@ class Grading:
             outcome.got = f"no answer within {self.seconds:.0f} s"
             outcome.hints = ["It did not come to an end. Is there a loop whose condition never changes?"]
         else:
-            outcome.got = "the process ended without an answer" + (
-                f": {trouble.reason}" if getattr(trouble, "reason", "") else ""
-            )
+            reason = trouble.reason if isinstance(trouble, Ended) else ""
+            outcome.got = "the process ended without an answer" + (f": {reason}" if reason else "")
             outcome.hints = ["It ended the whole process. Is there an exit(), or memory without bound?"]
         return outcome
 
@@ -382,6 +384,7 @@ def _unsolved(folder: Path, everything: list[Exercise]) -> set[tuple[str, str]]:
 def _draw(check: Check, case: Case, answer: Answer) -> str:
     if is_raised(answer):
         name, message = answer["raised"][0], answer["message"]
+        message = message if len(message) <= 400 else message[:400] + " …"  # a message with a whole sequence in it
         if name == "NotUsable":
             return message
         if answer["in_course"]:

@@ -7,7 +7,10 @@ the reference.  What the learner added (helpers, imports, constants) stays.
 from __future__ import annotations
 
 import ast
+import functools
 import io
+import os
+import threading
 import tokenize
 from collections.abc import Iterable
 from dataclasses import dataclass
@@ -17,6 +20,15 @@ from .. import stubs
 from ..environment import ROOT
 from ..exercises import Exercise, Function, functions, in_source
 
+parsing = threading.RLock()
+"""Held while a text becomes a tree: in Python 3.11 two threads that parse at once may get a SystemError."""
+
+
+def parse(source: str) -> ast.Module:
+    """`ast.parse`, by one thread at a time."""
+    with parsing:
+        return ast.parse(source)
+
 
 def reference_folder(root: Path = ROOT) -> Path | None:
     """Where the reference is, None in a class release."""
@@ -24,12 +36,29 @@ def reference_folder(root: Path = ROOT) -> Path | None:
     return folder if folder.is_dir() else None
 
 
+def package_folder(root: Path = ROOT) -> Path:
+    """The package that is graded: FLEXNANO, or the learner's."""
+    chosen = os.environ.get("FLEXNANO", "")
+    if not chosen:
+        return root / "flexnano"
+    if chosen == "solutions":
+        return root / "solutions" / "flexnano"
+    folder = Path(chosen)
+    return (folder / "flexnano" if (folder / "flexnano" / "__init__.py").is_file() else folder).resolve()
+
+
 def pristine(file: str, root: Path = ROOT) -> str:
     """The stub as it was handed out; empty if there is no such file."""
     if (reference := reference_folder(root)) is not None:
-        return stubs.stub_of(reference / file) if (reference / file).is_file() else ""
+        path = reference / file
+        return _stub(path, path.stat().st_mtime_ns, path.stat().st_size) if path.is_file() else ""
     kept = root / "course" / "pristine" / file
     return kept.read_text(encoding="utf-8") if kept.is_file() else ""
+
+
+@functools.lru_cache(maxsize=256)
+def _stub(path: Path, _changed: int, _size: int) -> str:
+    return stubs.stub_of(path)
 
 
 def files(root: Path = ROOT) -> list[str]:
@@ -40,8 +69,20 @@ def files(root: Path = ROOT) -> list[str]:
 
 def course_exercises(root: Path = ROOT) -> list[Exercise]:
     """Every exercise in the order of the course, whatever a learner did to the docstrings."""
-    found = [exercise for file in files(root) for exercise in in_source(pristine(file, root), file)]
+    found = [exercise for file in files(root) for exercise in _exercises(pristine(file, root), file)]
     return sorted(found, key=lambda exercise: (exercise.module, exercise.index))
+
+
+@functools.lru_cache(maxsize=256)
+def _exercises(source: str, file: str) -> tuple[Exercise, ...]:
+    with parsing:
+        return tuple(in_source(source, file))
+
+
+@functools.lru_cache(maxsize=512)
+def must_compile(source: str) -> None:
+    """Raise SyntaxError or ValueError where a source is no Python."""
+    compile(source, "<merged>", "exec")
 
 
 # ------------------------------------------------------------------------------------------ one function in a file
@@ -66,9 +107,14 @@ def parts(source: str) -> dict[str, Part]:
     Raises:
         SyntaxError: the source does not parse.
     """
+    return dict(_parts(source))
+
+
+@functools.lru_cache(maxsize=64)  # the same sources are looked at for each exercise; trees are large, so not too many
+def _parts(source: str) -> dict[str, Part]:
     found: dict[str, Part] = {}
     lines = lines_of(source)
-    for node, name in functions(ast.parse(source)):
+    for node, name in functions(parse(source)):
         if "<locals>" not in name:
             first = min([node.lineno, *(d.lineno for d in node.decorator_list)])
             # Of two functions with the same name Python keeps the last.
@@ -179,7 +225,7 @@ def insert_method(source: str, name: str, code: str) -> str | None:
     newline = newline_of(source)
     if not owner:
         return source.rstrip("\r\n") + newline * 3 + indented(code, "", newline)
-    tree = ast.parse(source)
+    tree = parse(source)
     for node in tree.body:
         if isinstance(node, ast.ClassDef) and node.name == owner:
             lines = lines_of(source)
@@ -197,6 +243,11 @@ def insert_method(source: str, name: str, code: str) -> str | None:
 
 def merged(source: str, reference: str, names: Iterable[str]) -> str:
     """The learner's source with the functions `names` as the reference has them, and what these need."""
+    return _merged(source, reference, tuple(names))
+
+
+@functools.lru_cache(maxsize=512)  # of a package's files, all but one are the same for each of its exercises
+def _merged(source: str, reference: str, names: tuple[str, ...]) -> str:
     theirs, result = parts(reference), source
     for name in names:
         if name not in theirs:
@@ -209,7 +260,7 @@ def merged(source: str, reference: str, names: Iterable[str]) -> str:
 def _with_what_the_reference_needs(source: str, reference: str) -> str:
     """Add the imports and private helpers that functions of the reference use and a learner may have taken out."""
     have = _top_level_names(source)
-    tree = ast.parse(reference)
+    tree = parse(reference)
     imports: list[str] = []
     helpers: list[str] = []
     for node in tree.body:
@@ -230,7 +281,7 @@ def _with_what_the_reference_needs(source: str, reference: str) -> str:
 
 def _after_future_imports(source: str) -> int:
     at = 0
-    for index, node in enumerate(ast.parse(source).body):
+    for index, node in enumerate(parse(source).body):
         docstring = index == 0 and isinstance(node, ast.Expr) and isinstance(node.value, ast.Constant)
         future = isinstance(node, ast.ImportFrom) and node.module == "__future__"
         if not docstring and not future:
@@ -241,7 +292,7 @@ def _after_future_imports(source: str) -> int:
 
 def _top_level_names(source: str) -> set[str]:
     names: set[str] = set()
-    todo = list(ast.parse(source).body)
+    todo = list(parse(source).body)
     while todo:
         node = todo.pop()
         names |= _bound(node)

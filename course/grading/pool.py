@@ -90,6 +90,7 @@ class Watch(threading.Thread):
         self.limits = limits
         self.reasons: dict[int, str] = {}  # why it was ended, by process
         self.server = 0  # the process that all submissions are copies of
+        self.mark = os.environ.get(cell.MARK, "")
         self._over = threading.Event()
 
     def run(self) -> None:
@@ -101,12 +102,12 @@ class Watch(threading.Thread):
         self._over.set()
 
     def end_strays(self) -> None:
-        """End what a submission left behind: processes that fell to the judge when their parent ended."""
-        strays = [one for one in cell.descendants(os.getpid()) if one.parent == os.getpid() and one.pid != self.server]
-        for stray in strays:
-            cell.end_descendants(stray.pid)
-            with contextlib.suppress(OSError):
-                os.kill(stray.pid, signal.SIGKILL)
+        """End what a submission left behind: marked processes that no longer descend from the one they are copies of."""
+        if self.mark:
+            cell.end_all(lambda: set(cell.marked(self.mark)) - {self.server} - self._below_server())
+
+    def _below_server(self) -> set[int]:
+        return {one.pid for one in cell.descendants(self.server)} if self.server else set()
 
     def _look(self) -> None:
         everyone = cell.descendants(self.server)
@@ -208,6 +209,13 @@ class Pool:
         server.stdin.write(json.dumps(message) + "\n")
         server.stdin.flush()
 
+    def warm(self, preload: Sequence[str] = ()) -> None:
+        """Let the process import what submissions will need, while its owner does something else."""
+        if CAN_FORK:
+            with self._lock, contextlib.suppress(OSError):
+                self._server = self._living_server()
+                self._write(self._server, {"preload": ["torch", *preload]})
+
     def start(self, folder: Path, drive: Path, preload: Sequence[str] = ()) -> Submission:
         """A process for the package in `folder`, answering by the functions in the file `drive`.
 
@@ -218,7 +226,7 @@ class Pool:
         if self.limits is not None:
             # Where it may see neither the graders nor write beside them.
             job |= {"limits": self.limits.as_dict(), "scratch": str(folder.parent / "scratch")}
-            job["drive"] = shutil.copy(drive, folder.parent / "drive.py")
+            job["drive"] = str(shutil.copy(drive, folder.parent / "drive.py"))
             (folder.parent / "scratch").mkdir(exist_ok=True)
         for _attempt in range(3):
             job["token"] = secrets.token_hex(16)

@@ -6,19 +6,19 @@ Each judge.py is collected as one item an exercise, and one for the notebook if 
 from __future__ import annotations
 
 import json
-import os
-import subprocess
-import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from .. import status, work
 from ..environment import ROOT
 from . import card, grader, merge, report
 from .card import Outcome
 from .grader import Grading
+from .merge import package_folder
+from .notebook import run_notebook
 
 _gradings = pytest.StashKey[dict[str, Grading]]()
 _outcomes = pytest.StashKey[list[Outcome]]()
@@ -48,17 +48,6 @@ def pytest_collect_file(file_path: Path, parent: pytest.Collector) -> pytest.Col
     return None
 
 
-def package_folder() -> Path:
-    """The package that is graded: FLEXNANO, or the learner's."""
-    chosen = os.environ.get("FLEXNANO", "")
-    if not chosen:
-        return ROOT / "flexnano"
-    if chosen == "solutions":
-        return ROOT / "solutions" / "flexnano"
-    folder = Path(chosen)
-    return (folder / "flexnano" if (folder / "flexnano" / "__init__.py").is_file() else folder).resolve()
-
-
 class ModuleFile(pytest.File):
     """The graders of one module."""
 
@@ -77,7 +66,7 @@ class ModuleFile(pytest.File):
         gradings = self.config.stash[_gradings]
         key = str(package_folder())
         if key not in gradings:
-            gradings[key] = Grading(package_folder(), merge.reference_folder())
+            gradings[key] = Grading(package_folder(), work.neighbours())
         return gradings[key]
 
     def outcome(self, item: ExerciseItem) -> Outcome:
@@ -157,23 +146,6 @@ class NotebookFailed(Exception):
     """The cells that did not run, or gave something else."""
 
 
-def run_notebook(notebook: Path) -> str | None:
-    """Execute a notebook with nbval.  Returns what failed, None if nothing did."""
-    environment = {**os.environ, "FLEXNANO_NBVAL": "1", "PYTHONUTF8": "1"}
-    run = subprocess.run(
-        [
-            sys.executable,
-            *("-m", "pytest", "--nbval", "--nbval-current-env", "-q", "-p", "no:cacheprovider", "--tb=short"),
-            *("-c", str(ROOT / "pyproject.toml"), "--rootdir", str(ROOT), str(notebook)),
-        ],
-        cwd=ROOT,
-        env=environment,
-        capture_output=True,
-        text=True,
-    )
-    return None if run.returncode == 0 else "\n".join((run.stdout + run.stderr).splitlines()[-80:])
-
-
 # ------------------------------------------------------------------------------------------------ what is printed
 
 
@@ -200,9 +172,10 @@ def pytest_terminal_summary(terminalreporter: Any, config: pytest.Config) -> Non
 
 
 def pytest_unconfigure(config: pytest.Config) -> None:
-    for grading in config.stash.get(_gradings, {}).values():
-        grading.close()
     outcomes = config.stash.get(_outcomes, [])
+    for grading in config.stash.get(_gradings, {}).values():
+        status.remember(grading, outcomes)
+        grading.close()
     if not outcomes:
         return
     if path := config.getoption("--report"):

@@ -33,6 +33,8 @@ def main() -> None:
         for name in job["preload"]:
             with contextlib.suppress(Exception):  # what can't be imported is reported by the drive that needs it
                 importlib.import_module(name)
+        if "token" not in job:  # nothing but that
+            continue
         if CAN_FORK:
             while True:  # copies that have ended
                 try:
