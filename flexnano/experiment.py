@@ -1,6 +1,6 @@
 # Your copy of solutions/flexnano/experiment.py, made by `python -m course stubs`
 # Yours to write: the body of each function that says `raise NotImplementedError("Exercise ...")`.
-# untouched while the rest of this file has the hash bec0d5a04bf2d059
+# untouched while the rest of this file has the hash 3c78d5d744704ecb
 """Module 02: the experiment.  What it takes to put an attention function into a stock model and to say what that is worth:
 the mask of a batch, the swap, the stopwatch.  experiments/AddFlexAttentionQwen/ runs it on Qwen3.
 """
@@ -37,8 +37,9 @@ def document_block_mask(document_BL: Tensor, mask_mod: MaskMod = causal, block_s
         block_size: queries and keys in a block.
 
     Returns:
-        BlockMask for L queries and L keys, with rows of its own for each of the B rows, one for all heads, and with the
-        transposed lists (`q_num_blocks`, `q_indices`) that a backward pass needs.
+        BlockMask for L queries and L keys, with lists of its own for each of the B rows, the same for all heads, that name
+        only blocks in which something is read; and with the transposed lists (`q_num_blocks`, `q_indices`) that a backward
+        pass needs.
 
     >>> mask = document_block_mask(torch.tensor([[0, 0, 1, -1]]), block_size=2)
     >>> q, kv = torch.arange(4)[:, None], torch.arange(4)

@@ -34,8 +34,9 @@ def document_block_mask(document_BL: Tensor, mask_mod: MaskMod = causal, block_s
         block_size: queries and keys in a block.
 
     Returns:
-        BlockMask for L queries and L keys, with rows of its own for each of the B rows, one for all heads, and with the
-        transposed lists (`q_num_blocks`, `q_indices`) that a backward pass needs.
+        BlockMask for L queries and L keys, with lists of its own for each of the B rows, the same for all heads, that name
+        only blocks in which something is read; and with the transposed lists (`q_num_blocks`, `q_indices`) that a backward
+        pass needs.
 
     >>> mask = document_block_mask(torch.tensor([[0, 0, 1, -1]]), block_size=2)
     >>> q, kv = torch.arange(4)[:, None], torch.arange(4)

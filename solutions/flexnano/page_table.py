@@ -219,7 +219,7 @@ class PageTable:
             input_pos: integer tensor of positions in the sequence, of a shape that broadcasts with `batch_idx`.
 
         Returns:
-            int64 tensor: physical page × `page_size` + place in the page.  For slot 0 always an address in page 0, the
+            int64 tensor of the broadcast shape: physical page × `page_size` + place in the page.  For slot 0 always an address in page 0, the
             sink, whatever the position.
 
         >>> table = PageTable(n_pages=9, page_size=4, max_batch_size=1)
@@ -309,13 +309,14 @@ class PageTable:
         """Turn a BlockMask over each row's own sequence into one over the pool.  [3.9 · ★★★ · 25 min]
 
         Args:
-            block_mask: B rows, one head; key blocks are logical pages: `BLOCK_SIZE[1]` is `page_size`.
+            block_mask: B rows, one head; key blocks are logical pages: `BLOCK_SIZE[1]` is `page_size`.  Its lists are no
+                wider than a row of the page table, or name pages below `pages_per_row` also behind their counts.
             batch_idx: int64 [B], the slot of each row.
 
         Returns:
             A BlockMask with the same counts, whose lists name physical pages, int32 [B, 1, query blocks, n_pages + 1]
             (the CPU kernel wants the pool's full width; what stands behind the counts is a valid page), whose key length
-            is the pool's, (n_pages + 1) × `page_size`, and whose mask_mod is `physical_mask_mod(block_mask.mask_mod)`.
+            is the pool's, (n_pages + 1) × `page_size`, the query length as it was, and whose mask_mod is `physical_mask_mod(block_mask.mask_mod)`.
             It is valid until the next call, since `slot_of_row` holds the rows of one batch.
 
         Raises:

@@ -147,7 +147,8 @@ def test_functions_that_keep_their_own_books_pass_together(pool: Pool, tmp_path:
     code = {
         "3.1": "def allocate(self) -> int:\n    if not (free := set(self.free_slots)):\n        raise RuntimeError('full')\n"
         "    slot = min(free)\n    self.free_slots = free - {slot}\n    return slot\n",
-        "3.4": "def erase(self, batch_idx: int) -> None:\n    self._check_allocated(batch_idx)\n    self.drop(self.owned[batch_idx])\n"
+        "3.4": "def erase(self, batch_idx: int) -> None:\n    self._check_allocated(batch_idx)\n"
+        "    self.drop(self.owned[batch_idx])\n"
         "    self.owned[batch_idx], self.capacity[batch_idx] = [], 0\n    self.page_table[batch_idx] = 0\n"
         "    self.free_slots = set(self.free_slots) | {batch_idx}\n",
     }
