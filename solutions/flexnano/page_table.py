@@ -219,8 +219,8 @@ class PageTable:
             input_pos: integer tensor of positions in the sequence, of a shape that broadcasts with `batch_idx`.
 
         Returns:
-            int64 tensor of the broadcast shape: physical page × `page_size` + place in the page.  For slot 0 always an address in page 0, the
-            sink, whatever the position.
+            int64 tensor of the broadcast shape: physical page × `page_size` + place in the page.  For slot 0 always an
+            address in page 0, the sink, whatever the position.
 
         >>> table = PageTable(n_pages=9, page_size=4, max_batch_size=1)
         >>> table.page_table[1, :2] = torch.tensor([7, 2])
@@ -316,8 +316,9 @@ class PageTable:
         Returns:
             A BlockMask with the same counts, whose lists name physical pages, int32 [B, 1, query blocks, n_pages + 1]
             (the CPU kernel wants the pool's full width; what stands behind the counts is a valid page), whose key length
-            is the pool's, (n_pages + 1) × `page_size`, the query length as it was, and whose mask_mod is `physical_mask_mod(block_mask.mask_mod)`.
-            It is valid until the next call, since `slot_of_row` holds the rows of one batch.
+            is the pool's, (n_pages + 1) × `page_size`, the query length as it was, and whose mask_mod is
+            `physical_mask_mod(block_mask.mask_mod)`.  It is valid until the next call, since `slot_of_row` holds the rows
+            of one batch.
 
         Raises:
             ValueError: the key block is not `page_size`, or B is not the length of `batch_idx` or above `max_batch_size`.

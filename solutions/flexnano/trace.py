@@ -1,8 +1,8 @@
 """What an engine or a bare scheduler did, step by step: plain data, and a page in which one can watch it.  Given.
 
-    with record(engine) as trace:  # or a Scheduler
-        engine.generate(prompts)
-    trace.html("run.html")         # one file, no server; as the last line of a cell, `trace` shows the same page
+with record(engine) as trace:  # or a Scheduler
+    engine.generate(prompts)
+trace.html("run.html")  # one file, no server; as the last line of a cell, `trace` shows the same page
 """
 
 from __future__ import annotations
@@ -49,11 +49,16 @@ class Part:
 
 @dataclass
 class Holding:
-    """The pages of a request, first token first; `filled`: how many tokens lie in each once the step has run."""
+    """The pages of a request, first token first.
+
+    `filled`: how many tokens lie in each once the step has run.  `first`: where in its sequence the first page lies; 0
+    unless earlier ones were given up.
+    """
 
     request: int
     pages: list[int]
     filled: list[int]
+    first: int = 0
 
 
 @dataclass
@@ -227,7 +232,7 @@ class _Recorder:
                 self.sequences[number] = sequence
                 self.unfinished.add(number)
                 self.preemptions[number] = sequence.preemptions
-                name = self.names.get(number, _letter(len(self.trace.requests)))
+                name = self.names.get(number, letter(len(self.trace.requests)))
                 self.trace.requests.append(Request(number, name, len(sequence.prompt_ids)))
         for number in sorted(self.unfinished):
             if (reason := self.sequences[number].finish_reason) is not None:
@@ -270,7 +275,7 @@ class _Recorder:
             pages = list(self.table.owned[sequence.slot])
             computed = self.computed.get(sequence.request_id, 0)
             filled = [min(max(computed - logical_of_page[page] * size, 0), size) for page in pages]
-            held.append(Holding(sequence.request_id, pages, filled))
+            held.append(Holding(sequence.request_id, pages, filled, logical_of_page[pages[0]] if pages else 0))
         return held
 
     @staticmethod
@@ -297,6 +302,6 @@ def _part(row: Row) -> Part:
     return Part(row.sequence.request_id, row.start, row.n_tokens, "decode" if decode else "prefill")
 
 
-def _letter(i: int) -> str:
-    """A, B, …, Z, A2, B2, …"""
+def letter(i: int) -> str:
+    """The name of the i-th sequence: A, B, …, Z, A2, B2, …"""
     return chr(ord("A") + i % 26) + (str(i // 26 + 1) if i >= 26 else "")

@@ -78,12 +78,13 @@ def draw_mask(
             rows below each other.
 
     A BlockMask is drawn as its lists say, right or wrong: a full block solid, a partial one hatched, one that is not listed
-    is left out.  Up to 64 × 64, the entries that the `mask_mod` allows are drawn too.
+    is left out.  Up to 64 by 64, the entries that the `mask_mod` allows are drawn too.
     """
     masks = dict(mask) if isinstance(mask, Mapping) else {"": mask}
     maps = [_MaskPicture.of(one, Q, K, block_size, b, h) for one in masks.values()]
     side = min(WIDTH / len(maps), 4)
-    with _figure(side * len(maps), side + 0.5, columns=len(maps)) as (figure, axes):
+    high = side + 0.5 if maps[0].rows == "query" else 1.3 + 0.35 * maps[0].size[0]
+    with _figure(side * len(maps), high, columns=len(maps)) as (figure, axes):
         for ax, picture, title in zip(axes, maps, masks, strict=True):
             picture.draw(ax)
             ax.set_title(title)
@@ -135,15 +136,14 @@ class _MaskPicture:
         import numpy as np
 
         one_query = mask.seq_lengths[0] == 1
-        rows = range(mask.kv_num_blocks.shape[0]) if one_query else [b]
+        rows = list(range(mask.kv_num_blocks.shape[0])) if one_query else [b]
 
         def listed(counts: Tensor | None, indices: Tensor | None) -> Any:
             """The blocks named in the lists, as a map."""
             found = np.zeros((len(rows) * mask.kv_num_blocks.shape[2], mask.kv_indices.shape[3]), bool)
             if counts is not None and indices is not None:
-                numbers = [counts[row, h].tolist() for row in rows]
-                lists = [indices[row, h].tolist() for row in rows]
-                for line, n, blocks in zip(found, sum(numbers, []), sum(lists, []), strict=True):
+                numbers = counts[rows, h].flatten().tolist()
+                for line, n, blocks in zip(found, numbers, indices[rows, h].flatten(0, 1).tolist(), strict=True):
                     line[blocks[:n]] = True
             return found
 
@@ -157,7 +157,7 @@ class _MaskPicture:
                 [_entries(mask.mask_mod, mask.seq_lengths[0], size[1], row, h, device) for row in rows]
             )
         block = (1 if one_query else mask.BLOCK_SIZE[0], mask.BLOCK_SIZE[1])
-        return cls(partial, full, entries, block, size, "batch row" if one_query and len(rows) > 1 else "query")
+        return cls(partial, full, entries, block, size, "batch row" if one_query else "query")
 
     def shows(self, kind: str) -> bool:
         found = {"partial": self.partial, "full": self.full, "entry": self.entries}[kind]
@@ -183,11 +183,11 @@ class _MaskPicture:
                 _box(ax, *box, gid=f"entry {q} {k}", linewidth=0.5, **self.style("entry"))
         ax.set_xlim(0, K)
         ax.set_ylim(Q, 0)
-        ax.set_aspect("equal" if 0.2 < Q / K < 5 else "auto")
+        ax.set_aspect("equal" if self.rows == "query" and 0.2 < Q / K < 5 else "auto")
         ax.spines[:].set_visible(True)
         step = (q_block, k_block) if self.full.size else (1, 1)
         for axis, length, every in ((ax.yaxis, Q, step[0]), (ax.xaxis, K, step[1])):
-            _ticks(axis, length, every, at_most=9, middle=not self.full.size)
+            _ticks(axis, length, every, at_most=9, middle=every == 1)
         if max(Q / step[0], K / step[1]) <= 64:
             ax.set_xticks(range(0, K + 1, step[1]), minor=True)
             ax.set_yticks(range(0, Q + 1, step[0]), minor=True)
@@ -256,7 +256,10 @@ def draw_page_table(
             page.share = min(max(held - i * size, 0), size) / size
         filled = "" if tokens is None else f"{_count(held, 'token')} in "
         said.append((f"{name}: slot {slot}, {filled}{_count(len(owned), 'page')}", _owner_style(place)))
-    strip = [_Page(0, [], "sink"), *(pages.get(number, _Page(number, [])) for number in range(1, page_table.n_pages + 1))]
+    strip = [
+        _Page(0, [], "sink"),
+        *(pages.get(number, _Page(number, [])) for number in range(1, page_table.n_pages + 1)),
+    ]
     return _draw_strip(strip, size, said)
 
 
@@ -276,7 +279,7 @@ def draw_step(trace: Trace, step: int) -> Figure:
         for i, (number, filled) in enumerate(zip(held.pages, held.filled, strict=True)):
             page = pages.setdefault(number, _Page(number, []))
             page.owners.append(order[held.request])
-            page.label += f"{name}{_small(i)}"
+            page.label += f"{name}{_small(held.first + i)}"
             page.share = filled / trace.page_size
         said.append((f"{name}: {sum(held.filled)} tokens", _owner_style(order[held.request])))
     for number, victim in one.stolen.items():
@@ -330,10 +333,7 @@ def _draw_page(ax: Axes, page: _Page, x: float, y: float, small: bool) -> None:
         _box(ax, x, y, 1, high, gid=gid, facecolor="white", edgecolor=EDGE, linewidth=0.8)
     for i, owner in enumerate(page.owners):  # who shares a page has a part of its height
         top, part = y + high * i / len(page.owners), high / len(page.owners)
-        colour = _colour(owner)
-        _box(ax, x, top, 1, part, gid=gid, facecolor="white", edgecolor=colour, hatch="////", linewidth=0)
-        _box(ax, x, top, page.share, part, gid=f"{gid} filled", facecolor=colour, linewidth=0)
-        _box(ax, x, top, 1, part, facecolor="none", edgecolor=INK, linewidth=0.8)
+        _reserved(ax, x, top, 1, part, page.share, _colour(owner), gid)
     if page.stolen_from:
         _box(ax, x, y, 1, high, gid=f"{gid} stolen", facecolor="none", edgecolor=STOLEN, linewidth=3, zorder=4)
     label = page.label
@@ -341,9 +341,14 @@ def _draw_page(ax: Axes, page: _Page, x: float, y: float, small: bool) -> None:
         label = label[:1] if page.number else ""
     elif page.stolen_from:
         label = f"{page.stolen_from}→{label or '·'}"
-    if label:
-        backing = {"boxstyle": "round,pad=0.12", "facecolor": "white", "edgecolor": "none"} if page.owners else None
-        ax.text(x + 0.5, y + high / 2, label, ha="center", va="center", fontsize=9, bbox=backing, gid=gid, zorder=5)
+    _label(ax, x + 0.5, y + high / 2, label, backed=bool(page.owners), gid=gid)
+
+
+def _reserved(ax: Axes, x: float, y: float, wide: float, high: float, share: float, colour: str, gid: str) -> None:
+    """A box of the pool that has an owner: `share` of it, from the left, holds tokens."""
+    _box(ax, x, y, wide, high, gid=gid, facecolor="white", edgecolor=colour, hatch="////", linewidth=0)
+    _box(ax, x, y, share * wide, high, gid=f"{gid} filled", facecolor=colour, linewidth=0)
+    _box(ax, x, y, wide, high, facecolor="none", edgecolor=INK, linewidth=0.8)
 
 
 def draw_fragmentation(
@@ -375,13 +380,9 @@ def draw_fragmentation(
         for ax, kind, strip, seated in ((axes[0], "contiguous", pieces, fitting), (axes[1], "pages", cut, paged)):
             _box(ax, 0, 0, pool, 1, gid=f"{kind} pool", facecolor="white", edgecolor=EDGE, linewidth=0.8)
             for start, length, held, place, label in strip:
-                colour, gid = _colour(place), f"{kind} {start}"
-                _box(ax, start, 0, length, 1, gid=gid, facecolor="white", edgecolor=colour, hatch="////", linewidth=0)
-                _box(ax, start, 0, held, 1, gid=f"{gid} filled", facecolor=colour, linewidth=0)
-                _box(ax, start, 0, length, 1, facecolor="none", edgecolor=INK, linewidth=0.8)
+                _reserved(ax, start, 0, length, 1, held / length, _colour(place), f"{kind} {start}")
                 if length / pool > 0.035:
-                    backing = {"boxstyle": "round,pad=0.12", "facecolor": "white", "edgecolor": "none"}
-                    ax.text(start + length / 2, 0.5, label, ha="center", va="center", fontsize=9, bbox=backing)
+                    _label(ax, start + length / 2, 0.5, label)
             used, reserved = sum(piece[2] for piece in strip), sum(piece[1] for piece in strip)
             left_out = [name for slot, name in names.items() if slot not in seated]
             who = f"; no room for {', '.join(left_out)}" if left_out else ""
@@ -394,7 +395,9 @@ def draw_fragmentation(
             ax.spines[:].set_visible(False)
             _ticks(ax.xaxis, pool, longest if kind == "contiguous" else size, at_most=17)
         axes[1].set_xlabel("place in the pool (tokens) →")
-        said = [(f"{name}: {tokens.get(slot, 0)} tokens", _owner_style(i)) for i, (slot, name) in enumerate(names.items())]
+        said = [
+            (f"{name}: {tokens.get(slot, 0)} tokens", _owner_style(i)) for i, (slot, name) in enumerate(names.items())
+        ]
         hatched = {"facecolor": "white", "edgecolor": SLATE, "hatch": "////"}
         _legend(figure, [*said, ("reserved, empty", hatched), ("free", {"facecolor": "white", "edgecolor": EDGE})])
     return figure
@@ -425,10 +428,15 @@ def draw_schedule(trace: Trace) -> Figure:
         base = [0] * len(steps)
         for request, place in order.items():
             pages = [sum(len(held.pages) for held in step.held if held.request == request) for step in steps]
-            bars = below.bar(range(len(steps)), pages, 1, base, align="edge", color=_colour(place), edgecolor="white")
+            bars = below.bar(range(len(steps)), pages, 1, base, align="edge", color=_colour(place))
             for x, bar in enumerate(bars):
-                bar.set(gid=f"{trace.name(request)} {x} pages", linewidth=0.4 if len(steps) <= 60 else 0)
+                bar.set_gid(f"{trace.name(request)} {x} pages")
+            many = [x for x, held in enumerate(pages) if held > max(pages) / 2]
+            x = many[len(many) // 2] if many else 0
+            if pages[x] >= trace.n_pages / 5:
+                _label(below, x + 0.5, base[x] + pages[x] / 2, trace.name(request))
             base = [a + b for a, b in zip(base, pages, strict=True)]
+            below.stairs(base, range(len(steps) + 1), color="white", linewidth=1.2)
         below.axhline(trace.n_pages, color=INK, linewidth=1, linestyle="--")
         below.set_ylim(0, trace.n_pages * 1.08)
         below.set_yticks(sorted({0, trace.n_pages // 2, trace.n_pages}))
@@ -515,7 +523,7 @@ def draw_kv_bytes(
         ax = axes[0]
         for y, (model, n_bytes) in enumerate(zip(models, each, strict=True)):
             _box(ax, 0, y + 0.2, n_bytes / 1024, 0.6, gid=f"bar {model.name}", facecolor=SLATE, edgecolor=INK)
-            product = f"{model.layers} × {model.kv_heads} × ({model.head_dim} + {model.value_head_dim}) × 2"
+            product = f"{model.layers} · {model.kv_heads} · ({model.head_dim} + {model.value_head_dim}) · 2"
             text = f" {n_bytes / 1024:,.4g} KiB = {product}"
             inside = n_bytes > 0.5 * max(each)
             ax.text(
@@ -528,13 +536,14 @@ def draw_kv_bytes(
                 color="white" if inside else INK,
                 gid=f"text {model.name}",
             )
-        labels = [f"{model.name}\n{_count(2**30 // n_bytes, 'token')} a GiB" for model, n_bytes in zip(models, each, strict=True)]
+        room = [_count(2**30 // n_bytes, "token") for n_bytes in each]
+        labels = [f"{model.name}\n{n_tokens} a GiB" for model, n_tokens in zip(models, room, strict=True)]
         ax.set_yticks([y + 0.5 for y in range(len(models))], labels)
         ax.tick_params(axis="y", length=0)
         ax.set_ylim(len(models), 0)
         ax.set_xlim(0, max(each) / 1024 * 1.02)
         ax.set_xlabel("KV cache (KiB a token, bfloat16) →")
-        ax.set_title("layers × KV heads × (size of a key + of a value) × 2 bytes")
+        ax.set_title("layers · KV heads · (size of a key + of a value) · 2 bytes")
     return figure
 
 
@@ -568,6 +577,12 @@ def _box(ax: Axes, x: float, y: float, wide: float, high: float, **style: Any) -
     ax.add_patch(Rectangle((x, y), wide, high, **{"zorder": 2, **style}))
 
 
+def _label(ax: Axes, x: float, y: float, text: str, backed: bool = True, **style: Any) -> None:
+    """Text in the middle of a box, on white where there is colour or a hatching behind it."""
+    backing = {"boxstyle": "round,pad=0.12", "facecolor": "white", "edgecolor": "none"} if backed else None
+    ax.text(x, y, text, ha="center", va="center", fontsize=9, bbox=backing if text else None, zorder=5, **style)
+
+
 def _legend(figure: Figure, said: list[tuple[str, dict[str, Any]]]) -> None:
     """Below the picture: a patch, a mark or a line for each thing that is drawn, in as many columns as there is room for."""
     from matplotlib.lines import Line2D
@@ -595,10 +610,12 @@ def _ticks(axis: Any, length: int, every: int, at_most: int, middle: bool = Fals
 
 def _names(page_table: PageTable, names: Mapping[int, str] | None) -> dict[int, str]:
     """By slot, in order of admission."""
+    from .trace import letter
+
     if names is not None:
         return dict(names)
     slots = [slot for slot in range(1, page_table.max_batch_size + 1) if page_table.is_allocated(slot)]
-    return {slot: chr(ord("A") + i % 26) for i, slot in enumerate(slots)}
+    return {slot: letter(i) for i, slot in enumerate(slots)}
 
 
 def _colour(place: int) -> str:
