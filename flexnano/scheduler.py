@@ -1,6 +1,6 @@
 # Your copy of solutions/flexnano/scheduler.py, made by `python -m course stubs`
 # Yours to write: the body of each function that says `raise NotImplementedError("Exercise ...")`.
-# untouched while the rest of this file has the hash ae06a6efd05c8516
+# untouched while the rest of this file has the hash 3a37378aee217682
 """Module 05: the scheduler.  Which sequences take part in the next step, and who has to give way when pages run out.
 
 Source: Yu et al., "Orca: A Distributed Serving System for Transformer-Based Generative Models", 2022 (scheduling by the
@@ -83,7 +83,7 @@ class Scheduler:
         """Which of the waiting sequences could be prefilled together now.  [5.3 · ★★★ · 25 min]
 
         Takes from the head of the queue, never past one that does not fit (else a long prompt would wait for ever), while
-          - there is a free slot for each,
+          - there is a free slot for each (`page_table.free_slots` lists them),
           - the pool has the pages for all tokens of each (`page_table.pages_missing(0, n)` for n tokens),
           - all their tokens together are at most `max_prefill_tokens`; the first may be longer, and is then alone.
 
@@ -174,7 +174,8 @@ class Scheduler:
 
         Returns:
             Rows, all of a prefill or all of a decode.  Empty only if nobody is left; a step in which every running sequence
-            ended or gave way is not worth running, so the next one is chosen at once.  `prefilled_last` and
-            `steps_kept_waiting` are kept up to date.
+            ended or gave way is not worth running, so the next one is chosen at once.  `prefilled_last` says whether this
+            step is a prefill; `steps_kept_waiting` counts the decode steps in a row in which `admissible` found somebody,
+            and a prefill sets it to 0.
         """
         raise NotImplementedError("Exercise 5.9: Scheduler.next_step")

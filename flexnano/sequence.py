@@ -1,6 +1,6 @@
 # Your copy of solutions/flexnano/sequence.py, made by `python -m course stubs`
 # Yours to write: the body of each function that says `raise NotImplementedError("Exercise ...")`.
-# untouched while the rest of this file has the hash 0d92d455e8f3c6c8
+# untouched while the rest of this file has the hash 85c5fdf31328663e
 """Module 05: a sequence, one request on its way through the engine."""
 
 from __future__ import annotations
@@ -73,7 +73,8 @@ class Sequence:
         Returns:
             "stop" if the newest token is one of `eos_token_ids` (unless `params.ignore_eos`), or one of
             `params.stop_token_ids` (always); else
-            "length" if `params.max_new_tokens` tokens have been generated or the sequence has `max_length` tokens; else
+            "length" if `params.max_new_tokens` tokens have been generated or the sequence has `max_length` tokens (prompt
+            and output; `pending` does not count); else
             None, also while nothing has been generated.
 
         >>> Sequence(0, [5, 6], SamplingParams(max_new_tokens=2), output_ids=[7]).check_done()

@@ -184,7 +184,8 @@ class Grading:
             if attempt.passed:
                 attempt.note, first = note, attempt
                 break
-            first = first or attempt
+            if first is None or (attempt.mistake and not first.mistake):
+                first = attempt  # the card that can say what the mistake is
         assert first is not None
         first.seconds = round(time.perf_counter() - started, 2)
         return first

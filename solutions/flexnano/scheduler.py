@@ -88,7 +88,7 @@ class Scheduler:
         """Which of the waiting sequences could be prefilled together now.  [5.3 · ★★★ · 25 min]
 
         Takes from the head of the queue, never past one that does not fit (else a long prompt would wait for ever), while
-          - there is a free slot for each,
+          - there is a free slot for each (`page_table.free_slots` lists them),
           - the pool has the pages for all tokens of each (`page_table.pages_missing(0, n)` for n tokens),
           - all their tokens together are at most `max_prefill_tokens`; the first may be longer, and is then alone.
 
@@ -227,8 +227,9 @@ class Scheduler:
 
         Returns:
             Rows, all of a prefill or all of a decode.  Empty only if nobody is left; a step in which every running sequence
-            ended or gave way is not worth running, so the next one is chosen at once.  `prefilled_last` and
-            `steps_kept_waiting` are kept up to date.
+            ended or gave way is not worth running, so the next one is chosen at once.  `prefilled_last` says whether this
+            step is a prefill; `steps_kept_waiting` counts the decode steps in a row in which `admissible` found somebody,
+            and a prefill sets it to 0.
         """
         ### BEGIN SOLUTION
         while self.has_work:

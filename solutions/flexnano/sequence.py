@@ -70,7 +70,8 @@ class Sequence:
         Returns:
             "stop" if the newest token is one of `eos_token_ids` (unless `params.ignore_eos`), or one of
             `params.stop_token_ids` (always); else
-            "length" if `params.max_new_tokens` tokens have been generated or the sequence has `max_length` tokens; else
+            "length" if `params.max_new_tokens` tokens have been generated or the sequence has `max_length` tokens (prompt
+            and output; `pending` does not count); else
             None, also while nothing has been generated.
 
         >>> Sequence(0, [5, 6], SamplingParams(max_new_tokens=2), output_ids=[7]).check_done()
