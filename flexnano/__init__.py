@@ -1,6 +1,6 @@
 # Your copy of solutions/flexnano/__init__.py, made by `python -m course stubs`
 # Given: there is nothing to fill in here.
-# untouched while the rest of this file has the hash 31e76f9c6d9befa5
+# untouched while the rest of this file has the hash 225bd88ad2d99537
 """A small LLM inference engine on PyTorch's FlexAttention, built module by module in the course.
 
     from flexnano import Inference, SamplingParams
@@ -71,6 +71,14 @@ if TYPE_CHECKING:  # for editors and type checkers; at run time __getattr__ look
     from .scheduler import Scheduler as Scheduler
     from .sequence import Sequence as Sequence
     from .sequence import Status as Status
+    from .trace import Trace as Trace
+    from .trace import record as record
+    from .viz import draw_fragmentation as draw_fragmentation
+    from .viz import draw_kv_bytes as draw_kv_bytes
+    from .viz import draw_mask as draw_mask
+    from .viz import draw_page_table as draw_page_table
+    from .viz import draw_schedule as draw_schedule
+    from .viz import draw_step as draw_step
 
 _PUBLIC = {
     "masks": (
@@ -89,6 +97,8 @@ _PUBLIC = {
     "detokenize": "Detokenizer",
     "path_probe": "choose_path",
     "model_probe": "LayerSpec UnsupportedModel probe",
+    "trace": "Trace record",
+    "viz": "draw_fragmentation draw_kv_bytes draw_mask draw_page_table draw_schedule draw_step",
 }
 _HOME = {name: module for module, names in _PUBLIC.items() for name in names.split()}
 

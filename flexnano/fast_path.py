@@ -1,6 +1,6 @@
 # Your copy of solutions/flexnano/fast_path.py, made by `python -m course stubs`
 # Given: there is nothing to fill in here.
-# untouched while the rest of this file has the hash 343e01e3afdd58b6
+# untouched while the rest of this file has the hash 49b17a8787431136
 """Module 07: the fast path.  What module 06 does step by step, recorded once and then only replayed.
 
 plain (module 06)                           fast
@@ -166,7 +166,6 @@ class FastPath:
         for mirror in self.mirrors:
             mirror.send()
         chosen_B = self._prefill(rows) if prefill else self._decode(rows)
-        self.engine.stats.steps += 1
         self.in_flight.append((rows, self.late.send(chosen_B)))
         for row in rows:
             self._count_token_in_flight(row.sequence)
@@ -214,7 +213,6 @@ class FastPath:
         self.state.set_rows([row.sequence.slot for row in rows])
         greedy = all(row.sequence.params.greedy and row.sequence.params.logprobs is None for row in rows)
         self._graph(bucket, greedy).replay()
-        self.engine.stats.decode_steps += 1
         if not greedy:
             self._sample(rows, self.logits_BV[bucket][:n])
         return self.state.chosen_B[:n]
@@ -282,7 +280,7 @@ class FastPath:
 
     # ------------------------------------------------------------------ prefill
 
-    def _prefill_length(self, n_tokens: int) -> int:
+    def prefill_length(self, n_tokens: int) -> int:
         """On a GPU each length is compiled, so there are three: the longest, a half and a quarter of it."""
         engine = self.engine
         if self.device.type != "cuda":
@@ -296,12 +294,9 @@ class FastPath:
         """
         engine, state, n = self.engine, self.state, len(rows)
         n_tokens = sum(row.n_tokens for row in rows)
-        L = self._prefill_length(n_tokens)
+        L = self.prefill_length(n_tokens)
         ids_L, slot_L, position_L, document_L, start_L, last_L = self._send_prompts(rows, L)
         engine.documents[:L] = document_L
-        engine.stats.prefill_steps += 1
-        engine.stats.prefill_tokens += n_tokens
-        engine.stats.padded_tokens += L - n_tokens
         logits_BV = engine._forward(
             input_ids=ids_L[None],
             input_pos=position_L[None],

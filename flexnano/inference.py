@@ -1,6 +1,6 @@
 # Your copy of solutions/flexnano/inference.py, made by `python -m course stubs`
 # Yours to write: the body of each function that says `raise NotImplementedError("Exercise ...")`.
-# untouched while the rest of this file has the hash 23e8fe7454c9df1e
+# untouched while the rest of this file has the hash 95990b0b5cafdbc2
 """Module 06: the engine.  Sequences in, tokens out: packed prefill, decode over the paged cache, sampling, streaming."""
 
 from __future__ import annotations
@@ -266,6 +266,10 @@ class Inference:
                 self.fast.run(rows)
             elif rows:
                 self._run_rows(rows)
+            if rows:
+                n_tokens = sum(row.n_tokens for row in rows)
+                padded_to = (self.fast or self).prefill_length(n_tokens) if rows[0].start == 0 else n_tokens
+                self.stats.count(n_tokens, padded_to - n_tokens, is_prefill=rows[0].start == 0)
         except BaseException as error:
             for row in rows:
                 self._end(row.sequence, "error", error=f"{type(error).__name__}: {error}")
@@ -294,8 +298,8 @@ class Inference:
         """The length that a row of packed prompts is padded to.  [6.7 · ★★☆ · 10 min]
 
         Few different lengths mean few compiled graphs; many mean little padding.  On a GPU each length is a graph of its
-        own: powers of two.  On a CPU one graph serves all, and only the time of the padding counts: four lengths between
-        one power of two and the next.  Always a multiple of `prefill_block`.
+        own: powers of two.  On a CPU one graph serves all, and only the time of the padding counts: five, six, seven or
+        eight eighths of a power of two.  Always a multiple of `prefill_block`.
 
         Args:
             n_tokens: tokens to pack, at least 1.
@@ -309,9 +313,10 @@ class Inference:
         """Compute the prompts of several sequences, packed into one row, and fill their pages.  [6.9 · ★★★ · 35 min]
 
         The row is padded to L = `prefill_length`.  Each token carries its slot and its position in its own sequence;
-        padding has slot 0.  `documents[:L]` says which sequence each token belongs to: 0, 1, 2, … and for padding a number
-        that nothing else has.  The model is called by `_forward` with the masks of `get_prefill_block_mask` for each
-        window, and returns logits only where they are needed: at the last token of each sequence.
+        padding has slot 0 and position 0.  `documents[:L]` says which sequence each token belongs to: 0, 1, 2, … and each
+        token of padding gets a number that no other token has.  The model is called by `_forward` with the masks of
+        `get_prefill_block_mask` for each window, and returns logits only where they are needed: at the last token of each
+        sequence.
 
         Args:
             rows: sequences with slots and pages, all of their tokens to be computed.
@@ -362,8 +367,9 @@ class Inference:
             window: keys that a token reads, itself included, or None.
 
         Returns:
-            A BlockMask with B rows, one head, one query, key blocks of `page_size` tokens and `pages_per_row` of them,
-            and `_decode_mods[window]`.  Row b is at position `positions[b]`.  A page is full if the row reads all of it.
+            A BlockMask with B rows, one head, one query, query blocks of 128 (FlexAttention's own size), key blocks of
+            `page_size` tokens and `pages_per_row` of them, and `_decode_mods[window]`.  Row b is at position `positions[b]`.
+            A page is full if the row reads all of it.
         """
         raise NotImplementedError("Exercise 6.10: Inference.get_decoding_block_mask")
 

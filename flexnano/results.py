@@ -1,6 +1,6 @@
 # Your copy of solutions/flexnano/results.py, made by `python -m course stubs`
 # Given: there is nothing to fill in here.
-# untouched while the rest of this file has the hash c2bc83e4a6e50ff0
+# untouched while the rest of this file has the hash 7af2aeb5ddcb6ab8
 """What the engine hands back: a token as it comes, a result when a request ends, and counts of what was done.  Given."""
 
 from __future__ import annotations
@@ -98,3 +98,13 @@ class EngineStats:
     output_tokens: int = 0
     preemptions: int = 0
     seconds: float = 0.0
+
+    def count(self, n_tokens: int, padding: int, is_prefill: bool) -> None:
+        """Count a step that was run."""
+        self.steps += 1
+        if is_prefill:
+            self.prefill_steps += 1
+            self.prefill_tokens += n_tokens
+            self.padded_tokens += padding
+        else:
+            self.decode_steps += 1

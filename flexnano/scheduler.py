@@ -1,6 +1,6 @@
 # Your copy of solutions/flexnano/scheduler.py, made by `python -m course stubs`
 # Yours to write: the body of each function that says `raise NotImplementedError("Exercise ...")`.
-# untouched while the rest of this file has the hash 3a37378aee217682
+# untouched while the rest of this file has the hash 603bf3ccaaa5b0f2
 """Module 05: the scheduler.  Which sequences take part in the next step, and who has to give way when pages run out.
 
 Source: Yu et al., "Orca: A Distributed Serving System for Transformer-Based Generative Models", 2022 (scheduling by the
@@ -161,8 +161,9 @@ class Scheduler:
 
         A decode step writes the key of the newest token, so each sequence needs pages for all its tokens.  They are served
         in the order of `running`.  While one can't get its pages, the last of `running` is preempted, even if that is the
-        sequence itself.  So the oldest always goes on, and everyone gets to be the oldest.  One that has more tokens than
-        `longest` can't be helped by anyone: it is finished with "out_of_pages" and listed in `outgrown`.
+        sequence itself.  So the oldest always goes on, and everyone gets to be the oldest.  Those that have more tokens than
+        `longest` can't be helped by anyone: before the others are served, each is finished with "out_of_pages" and listed
+        in `outgrown`.
 
         Returns:
             A row for the newest token of each sequence that is still running.

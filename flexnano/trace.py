@@ -1,6 +1,6 @@
 # Your copy of solutions/flexnano/trace.py, made by `python -m course stubs`
 # Given: there is nothing to fill in here.
-# untouched while the rest of this file has the hash e15f10ffd2faa10c
+# untouched while the rest of this file has the hash 90a2204b8daf2ea6
 """What an engine or a bare scheduler did, step by step: plain data, and a page in which one can watch it.  Given.
 
 with record(engine) as trace:  # or a Scheduler
@@ -188,7 +188,7 @@ def record(run: Inference | Scheduler, names: Mapping[int, str] | None = None) -
     Yields:
         The trace, which grows with each step and is complete after the block.
     """
-    scheduler: Scheduler = getattr(run, "scheduler", run)
+    scheduler: Any = getattr(run, "scheduler", run)
     recorder = _Recorder(scheduler, getattr(run, "tokenizer", None), names or {})
     instead, next_step = vars(scheduler).get("next_step"), scheduler.next_step
 
@@ -198,14 +198,14 @@ def record(run: Inference | Scheduler, names: Mapping[int, str] | None = None) -
         recorder.add_step(rows)
         return rows
 
-    scheduler.next_step = watched  # type: ignore[method-assign]
+    scheduler.next_step = watched
     try:
         yield recorder.trace
     finally:
         if instead is None:
             del scheduler.next_step
         else:
-            scheduler.next_step = instead  # type: ignore[method-assign]
+            scheduler.next_step = instead
         recorder.close()
 
 

@@ -1,6 +1,6 @@
 # Your copy of solutions/flexnano/trace_page.py, made by `python -m course stubs`
 # Given: there is nothing to fill in here.
-# untouched while the rest of this file has the hash 71ae7905294d62d3
+# untouched while the rest of this file has the hash 9477250baf2b818c
 """The page that `Trace.html` writes: %%TITLE%%, %%COLOURS%% and %%DATA%% are put in.  Given.
 
 A Python file, so that it travels with the others.  Nothing in it comes from elsewhere, and its Content-Security-Policy lets
@@ -57,9 +57,9 @@ output { font-variant-numeric: tabular-nums; white-space: nowrap; font-weight: 6
 .box.owned { border-color: #1a1a1a; }
 .box.taken { outline: 2px solid #1a1a1a; outline-offset: -1px; }
 .box.freed { border: 2px dashed #1a1a1a; }
-.box.stolen { outline: 4px solid #d00000; outline-offset: -2px; z-index: 1; }
-.box.chosen::after { content: ""; position: absolute; left: 50%; bottom: -7px; margin-left: -6px;
-  border: 6px solid transparent; border-bottom-color: #1a1a1a; border-top: 0; }
+.box.stolen { outline: 4px solid #d00000; outline-offset: -3px; z-index: 1; }
+.chosen + .number { background: #1a1a1a; color: #fff; border-radius: 0 0 3px 3px; }
+.dense .chosen { box-shadow: 0 0 0 2px #1a1a1a, 0 0 0 4px #fff; z-index: 2; }
 .number { display: block; text-align: center; font-size: 12px; color: #46515c; line-height: 1.3; }
 #detail { min-height: 44px; margin-top: 6px; overflow-wrap: anywhere; }
 .run { display: grid; grid-template-columns: max-content minmax(0, 1fr); gap: 0 8px; }
@@ -71,10 +71,11 @@ output { font-variant-numeric: tabular-nums; white-space: nowrap; font-weight: 6
 .scroll { overflow-x: auto; background: var(--paper); border-radius: 6px; }
 svg { display: block; touch-action: pan-x; cursor: pointer; forced-color-adjust: none; }
 svg text { font: 12px system-ui, sans-serif; fill: #46515c; }
-.legend { display: flex; flex-wrap: wrap; gap: 6px 18px; margin: 10px 0 0; padding: 0; list-style: none; font-size: 14px; }
+.legend { display: flex; flex-wrap: wrap; gap: 6px 18px; margin: 8px 0 0; padding: 8px; list-style: none; font-size: 14px;
+  background: var(--paper); color: #1a1a1a; border-radius: 6px; }
 .legend li { display: flex; align-items: center; gap: 7px; }
 .legend .box { width: 30px; height: 22px; flex: none; }
-.legend svg { cursor: default; background: #dfe3e7; }
+.legend svg { cursor: default; }
 @media (max-width: 620px) {
   .pool { --wide: 46px; }
   .state { width: 8.2em; white-space: normal; line-height: 1.05; font-size: 12px; }
@@ -102,7 +103,8 @@ svg text { font: 12px system-ui, sans-serif; fill: #46515c; }
   <ul class="names" id="names"></ul>
   <div class="scroll" id="scroll"></div>
 </div>
-<ul class="legend" id="legend"></ul>
+<ul class="legend" id="marks"></ul>
+<ul class="legend" id="boxes"></ul>
 </main>
 <script type="application/json" id="data">%%DATA%%</script>
 <script>
@@ -130,6 +132,7 @@ const dark = (colour) => mix(colour, 0, 0.45), light = (colour) => mix(colour, 2
 // ---------------------------------------------------------------- words
 const nameOf = (id) => request.get(id).name;
 const namesOf = (ids) => ids.map(nameOf).join(", ");
+const listed = (pages) => `${pages.length === 1 ? "page" : "pages"} ${pages.join(", ")}`;
 const count = (n, what) => `${n.toLocaleString("en")} ${what}${n === 1 ? "" : "s"}`;
 
 function events(k) {
@@ -140,11 +143,12 @@ function events(k) {
   if (of("decode").length) said.push(`Decode of ${namesOf(of("decode").map((part) => part.request))}, a token each.`);
   for (const id of step.preempted) {
     const lost = Object.keys(step.stolen).filter((page) => step.stolen[page] === id);
-    const which = lost.length ? `, and loses ${lost.length === 1 ? "page" : "pages"} ${lost.join(", ")}` : "";
-    said.push(`${nameOf(id)} is preempted${which}.`);
+    said.push(`${nameOf(id)} is preempted${lost.length ? `, and loses ${listed(lost)}` : ""}.`);
   }
-  if (step.taken.length) said.push(`Taken: ${step.taken.length === 1 ? "page" : "pages"} ${step.taken.join(", ")}.`);
-  if (step.freed.length) said.push(`Freed: ${step.freed.length === 1 ? "page" : "pages"} ${step.freed.join(", ")}.`);
+  const taking = step.held.map((held) => [held.request, held.pages.filter((page) => step.taken.includes(page))]);
+  const takes = taking.filter(([, pages]) => pages.length).map(([id, pages]) => `${nameOf(id)} takes ${listed(pages)}`);
+  if (takes.length) said.push(`${takes.join("; ")}.`);
+  if (step.freed.length) said.push(`Free again: ${listed(step.freed)}.`);
   for (const [id, why] of Object.entries(step.finished)) {
     said.push(`${nameOf(+id)} finishes (${why}); its pages are free after this step.`);
   }
@@ -368,7 +372,7 @@ for (const [kind, style, text] of [
   box.className = kind;
   if (style) box.style.background = style;
   item.append(box, text);
-  at("legend").append(item);
+  at("boxes").append(item);
 }
 const marks = {
   "prefill": [shape("rect", { width: 30, height: 22, fill: dark(example) })],
@@ -382,7 +386,7 @@ for (const [text, shapes] of Object.entries(marks)) {
   const item = document.createElement("li"), svg = shape("svg", { width: 30, height: 22, "aria-hidden": "true" });
   svg.append(...shapes);
   item.append(svg, text);
-  at("legend").append(item);
+  at("marks").append(item);
 }
 
 // ---------------------------------------------------------------- where it stands: theme and height of the frame
@@ -405,11 +409,14 @@ prefersDark.addEventListener("change", setTheme);
 if (outer()) for (const node of [outer().documentElement, outer().body]) {
   new MutationObserver(setTheme).observe(node, { attributeFilter: ["data-theme", "data-jp-theme-light"] });
 }
+let tallest = 0, lastWidth = 0;
 function fitFrame() {
-  if (outer() && window.frameElement) {
-    const needed = Math.ceil(document.querySelector("main").getBoundingClientRect().height) + 26;
-    if (needed !== window.frameElement.clientHeight) window.frameElement.style.height = needed + "px";
-  }
+  if (!outer() || !window.frameElement) return;
+  document.documentElement.style.overflowY = "hidden";  // a scrollbar would make it narrower, and so higher
+  if (innerWidth !== lastWidth) [tallest, lastWidth] = [0, innerWidth];
+  const needed = Math.ceil(document.querySelector("main").getBoundingClientRect().height) + 26;
+  tallest = Math.max(tallest, needed);  // what stands below must not jump from step to step
+  window.frameElement.style.height = tallest + "px";
 }
 
 setTheme();
@@ -419,13 +426,7 @@ if (steps.length) {
   at("slider").max = steps.length - 1;
   drawTimeline();
   go(0);
-  let room = at("scroll").clientWidth;
-  addEventListener("resize", () => {
-    if (room === at("scroll").clientWidth) return;
-    room = at("scroll").clientWidth;
-    drawTimeline();
-    go(now);
-  });
+  addEventListener("resize", () => { drawTimeline(); go(now); });
 } else at("where").textContent = "no step was recorded";
 </script>
 </body>

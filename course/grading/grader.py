@@ -182,7 +182,7 @@ class Grading:
             attempt = self._attempt(exercise, judge, sources)
             attempt.attempt = number
             if attempt.passed:
-                attempt.note, first = note, attempt
+                attempt.note, first = attempt.note or note, attempt
                 break
             if first is None or (attempt.mistake and not first.mistake):
                 first = attempt  # the card that can say what the mistake is
@@ -276,19 +276,37 @@ class Grading:
                 raise RuntimeError(f"the process for {exercise} did not start: {ended}") from ended
             results: dict[str, list[Answered]] = {}
             failed: tuple[Check, Answered] | None = None
+            waiting: list[tuple[Check, Answered]] = []
             for check in judge.checks:
                 results[check.name] = []
                 try:
                     wrong = self._ask(check, submission, results[check.name])
                 except (TookTooLong, Ended) as trouble:
                     return self._stopped(outcome, judge, check, results[check.name], trouble)
-                if wrong is not None and failed is None:
+                if wrong is not None and self._needs_a_later_one(exercise, wrong.answer):
+                    waiting.append((check, wrong))
+                    del results[check.name]
+                elif wrong is not None and failed is None:
                     failed = (check, wrong)
+        if waiting and failed is None:
+            needed = ", ".join(sorted({wrong.answer["needs"] for _, wrong in waiting}))
+            if results:  # who works in order must be able to pass
+                outcome.note = f"{len(waiting)} of {len(judge.checks)} checks wait for {needed}; grade it again then"
+            else:
+                failed = waiting[0]
         outcome.checks = len(judge.checks)
         outcome.checks_right = sum(all(one.right for one in answered) for answered in results.values())
         if failed is not None:
             self._fill(outcome, judge, *failed, results)
         return outcome
+
+    @staticmethod
+    def _needs_a_later_one(exercise: Exercise, answer: Answer) -> bool:
+        """Whether an answer is that an exercise is not written that comes after this one (where there is no reference)."""
+        if not is_raised(answer) or not answer["needs"]:
+            return False
+        module, index = map(int, answer["needs"].split("."))
+        return (module, index) > (exercise.module, exercise.index)
 
     def _ask(self, check: Check, submission: Submission, into: list[Answered]) -> Answered | None:
         """Put all cases of a check; the first wrong answer, or the smallest that a search finds."""

@@ -115,9 +115,9 @@ def _row(name: str, lines: list[str]) -> list[str]:
 def _last_frame(lines: list[str]) -> list[str]:
     """The end of a traceback: the line in the package that it came from, if it got there, and the error."""
     said = [line for line in lines if line.strip()]
-    frames = [n for n, line in enumerate(said) if re.match(r"(File|Cell) ", line)]
+    frames = [n for n, line in enumerate(said) if re.match(r"(File|Cell) |<ipython|\S+\.py in ", line)]
     own = [n for n in frames if re.search(r"flexnano[/\\]\w+\.py", said[n])] or frames
-    where = [re.sub(r"^File .*?(flexnano[/\\]\w+\.py)", r"\1", said[n]) for n in own[-1:]]
+    where = [re.sub(r"^.*?(flexnano[/\\]\w+\.py)", r"\1", said[n]) for n in own[-1:]]
     where += [line.strip() for n in own[-1:] for line in said[n:] if re.match(r"-+> *\d+", line)][:1]
     errors = [n for n, line in enumerate(said) if re.match(r"[\w.]*(Error|Exception|Interrupt)\b", line)]
     return [*where, *said[(errors or [-1])[-1] :][:MOST_LINES]]

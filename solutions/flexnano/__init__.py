@@ -68,6 +68,14 @@ if TYPE_CHECKING:  # for editors and type checkers; at run time __getattr__ look
     from .scheduler import Scheduler as Scheduler
     from .sequence import Sequence as Sequence
     from .sequence import Status as Status
+    from .trace import Trace as Trace
+    from .trace import record as record
+    from .viz import draw_fragmentation as draw_fragmentation
+    from .viz import draw_kv_bytes as draw_kv_bytes
+    from .viz import draw_mask as draw_mask
+    from .viz import draw_page_table as draw_page_table
+    from .viz import draw_schedule as draw_schedule
+    from .viz import draw_step as draw_step
 
 _PUBLIC = {
     "masks": (
@@ -86,6 +94,8 @@ _PUBLIC = {
     "detokenize": "Detokenizer",
     "path_probe": "choose_path",
     "model_probe": "LayerSpec UnsupportedModel probe",
+    "trace": "Trace record",
+    "viz": "draw_fragmentation draw_kv_bytes draw_mask draw_page_table draw_schedule draw_step",
 }
 _HOME = {name: module for module, names in _PUBLIC.items() for name in names.split()}
 

@@ -163,7 +163,6 @@ class FastPath:
         for mirror in self.mirrors:
             mirror.send()
         chosen_B = self._prefill(rows) if prefill else self._decode(rows)
-        self.engine.stats.steps += 1
         self.in_flight.append((rows, self.late.send(chosen_B)))
         for row in rows:
             self._count_token_in_flight(row.sequence)
@@ -211,7 +210,6 @@ class FastPath:
         self.state.set_rows([row.sequence.slot for row in rows])
         greedy = all(row.sequence.params.greedy and row.sequence.params.logprobs is None for row in rows)
         self._graph(bucket, greedy).replay()
-        self.engine.stats.decode_steps += 1
         if not greedy:
             self._sample(rows, self.logits_BV[bucket][:n])
         return self.state.chosen_B[:n]
@@ -279,7 +277,7 @@ class FastPath:
 
     # ------------------------------------------------------------------ prefill
 
-    def _prefill_length(self, n_tokens: int) -> int:
+    def prefill_length(self, n_tokens: int) -> int:
         """On a GPU each length is compiled, so there are three: the longest, a half and a quarter of it."""
         engine = self.engine
         if self.device.type != "cuda":
@@ -293,12 +291,9 @@ class FastPath:
         """
         engine, state, n = self.engine, self.state, len(rows)
         n_tokens = sum(row.n_tokens for row in rows)
-        L = self._prefill_length(n_tokens)
+        L = self.prefill_length(n_tokens)
         ids_L, slot_L, position_L, document_L, start_L, last_L = self._send_prompts(rows, L)
         engine.documents[:L] = document_L
-        engine.stats.prefill_steps += 1
-        engine.stats.prefill_tokens += n_tokens
-        engine.stats.padded_tokens += L - n_tokens
         logits_BV = engine._forward(
             input_ids=ids_L[None],
             input_pos=position_L[None],

@@ -263,6 +263,10 @@ class Inference:
                 self.fast.run(rows)
             elif rows:
                 self._run_rows(rows)
+            if rows:
+                n_tokens = sum(row.n_tokens for row in rows)
+                padded_to = (self.fast or self).prefill_length(n_tokens) if rows[0].start == 0 else n_tokens
+                self.stats.count(n_tokens, padded_to - n_tokens, is_prefill=rows[0].start == 0)
         except BaseException as error:
             for row in rows:
                 self._end(row.sequence, "error", error=f"{type(error).__name__}: {error}")
@@ -291,7 +295,6 @@ class Inference:
             input_ids = torch.tensor([row.sequence.output_ids[-1] for row in rows], device=self.device)
             input_pos = torch.tensor([row.start for row in rows], device=self.device)
             logits_BV = self.decode_step(batch_idx, input_ids, input_pos)
-        self.stats.steps += 1
         for row, token in zip(rows, self._next_tokens(rows, logits_BV), strict=True):
             self._accept(row.sequence, token)
         ### END SOLUTION
@@ -302,8 +305,8 @@ class Inference:
         """The length that a row of packed prompts is padded to.  [6.7 · ★★☆ · 10 min]
 
         Few different lengths mean few compiled graphs; many mean little padding.  On a GPU each length is a graph of its
-        own: powers of two.  On a CPU one graph serves all, and only the time of the padding counts: four lengths between
-        one power of two and the next.  Always a multiple of `prefill_block`.
+        own: powers of two.  On a CPU one graph serves all, and only the time of the padding counts: five, six, seven or
+        eight eighths of a power of two.  Always a multiple of `prefill_block`.
 
         Args:
             n_tokens: tokens to pack, at least 1.
@@ -323,9 +326,10 @@ class Inference:
         """Compute the prompts of several sequences, packed into one row, and fill their pages.  [6.9 · ★★★ · 35 min]
 
         The row is padded to L = `prefill_length`.  Each token carries its slot and its position in its own sequence;
-        padding has slot 0.  `documents[:L]` says which sequence each token belongs to: 0, 1, 2, … and for padding a number
-        that nothing else has.  The model is called by `_forward` with the masks of `get_prefill_block_mask` for each
-        window, and returns logits only where they are needed: at the last token of each sequence.
+        padding has slot 0 and position 0.  `documents[:L]` says which sequence each token belongs to: 0, 1, 2, … and each
+        token of padding gets a number that no other token has.  The model is called by `_forward` with the masks of
+        `get_prefill_block_mask` for each window, and returns logits only where they are needed: at the last token of each
+        sequence.
 
         Args:
             rows: sequences with slots and pages, all of their tokens to be computed.
@@ -357,9 +361,6 @@ class Inference:
 
         self.documents[:L] = torch.tensor(documents)
         start_L = torch.tensor(starts, device=self.device)
-        self.stats.prefill_steps += 1
-        self.stats.prefill_tokens += n_tokens
-        self.stats.padded_tokens += padding
         return self._forward(
             input_ids=torch.tensor([ids + [0] * padding], device=self.device),
             input_pos=torch.tensor([positions + [0] * padding], device=self.device),
@@ -419,8 +420,9 @@ class Inference:
             window: keys that a token reads, itself included, or None.
 
         Returns:
-            A BlockMask with B rows, one head, one query, key blocks of `page_size` tokens and `pages_per_row` of them,
-            and `_decode_mods[window]`.  Row b is at position `positions[b]`.  A page is full if the row reads all of it.
+            A BlockMask with B rows, one head, one query, query blocks of 128 (FlexAttention's own size), key blocks of
+            `page_size` tokens and `pages_per_row` of them, and `_decode_mods[window]`.  Row b is at position `positions[b]`.
+            A page is full if the row reads all of it.
         """
         ### BEGIN SOLUTION
         table = self.tables[window]
@@ -456,7 +458,6 @@ class Inference:
             torch.nn.functional.pad(rows, (0, padding)) for rows in (batch_idx, input_ids, input_pos)
         )
         self.positions[: B + padding] = input_pos
-        self.stats.decode_steps += 1
         return self._decode_step(batch_idx, input_ids, input_pos)[:B]
         ### END SOLUTION
 

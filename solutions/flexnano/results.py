@@ -95,3 +95,13 @@ class EngineStats:
     output_tokens: int = 0
     preemptions: int = 0
     seconds: float = 0.0
+
+    def count(self, n_tokens: int, padding: int, is_prefill: bool) -> None:
+        """Count a step that was run."""
+        self.steps += 1
+        if is_prefill:
+            self.prefill_steps += 1
+            self.prefill_tokens += n_tokens
+            self.padded_tokens += padding
+        else:
+            self.decode_steps += 1

@@ -202,18 +202,20 @@ class Scheduler:
 
         A decode step writes the key of the newest token, so each sequence needs pages for all its tokens.  They are served
         in the order of `running`.  While one can't get its pages, the last of `running` is preempted, even if that is the
-        sequence itself.  So the oldest always goes on, and everyone gets to be the oldest.  One that has more tokens than
-        `longest` can't be helped by anyone: it is finished with "out_of_pages" and listed in `outgrown`.
+        sequence itself.  So the oldest always goes on, and everyone gets to be the oldest.  Those that have more tokens than
+        `longest` can't be helped by anyone: before the others are served, each is finished with "out_of_pages" and listed
+        in `outgrown`.
 
         Returns:
             A row for the newest token of each sequence that is still running.
         """
         ### BEGIN SOLUTION
+        # First, so that none is preempted instead: it would wait for ever.
+        for sequence in [sequence for sequence in self.running if len(sequence) > self.longest]:
+            self.finish(sequence, "out_of_pages")
+            self.outgrown.append(sequence)
         rows = []
         for sequence in list(self.running):
-            if len(sequence) > self.longest:
-                self.finish(sequence, "out_of_pages")
-                self.outgrown.append(sequence)
             while sequence.status is Status.RUNNING:
                 if self.page_table.reserve(sequence.slot, len(sequence)):
                     rows.append(Row(sequence, len(sequence) - 1, 1))

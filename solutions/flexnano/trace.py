@@ -185,7 +185,7 @@ def record(run: Inference | Scheduler, names: Mapping[int, str] | None = None) -
     Yields:
         The trace, which grows with each step and is complete after the block.
     """
-    scheduler: Scheduler = getattr(run, "scheduler", run)
+    scheduler: Any = getattr(run, "scheduler", run)
     recorder = _Recorder(scheduler, getattr(run, "tokenizer", None), names or {})
     instead, next_step = vars(scheduler).get("next_step"), scheduler.next_step
 
@@ -195,14 +195,14 @@ def record(run: Inference | Scheduler, names: Mapping[int, str] | None = None) -
         recorder.add_step(rows)
         return rows
 
-    scheduler.next_step = watched  # type: ignore[method-assign]
+    scheduler.next_step = watched
     try:
         yield recorder.trace
     finally:
         if instead is None:
             del scheduler.next_step
         else:
-            scheduler.next_step = instead  # type: ignore[method-assign]
+            scheduler.next_step = instead
         recorder.close()
 
 

@@ -54,9 +54,9 @@ output { font-variant-numeric: tabular-nums; white-space: nowrap; font-weight: 6
 .box.owned { border-color: #1a1a1a; }
 .box.taken { outline: 2px solid #1a1a1a; outline-offset: -1px; }
 .box.freed { border: 2px dashed #1a1a1a; }
-.box.stolen { outline: 4px solid #d00000; outline-offset: -2px; z-index: 1; }
-.box.chosen::after { content: ""; position: absolute; left: 50%; bottom: -7px; margin-left: -6px;
-  border: 6px solid transparent; border-bottom-color: #1a1a1a; border-top: 0; }
+.box.stolen { outline: 4px solid #d00000; outline-offset: -3px; z-index: 1; }
+.chosen + .number { background: #1a1a1a; color: #fff; border-radius: 0 0 3px 3px; }
+.dense .chosen { box-shadow: 0 0 0 2px #1a1a1a, 0 0 0 4px #fff; z-index: 2; }
 .number { display: block; text-align: center; font-size: 12px; color: #46515c; line-height: 1.3; }
 #detail { min-height: 44px; margin-top: 6px; overflow-wrap: anywhere; }
 .run { display: grid; grid-template-columns: max-content minmax(0, 1fr); gap: 0 8px; }
@@ -68,10 +68,11 @@ output { font-variant-numeric: tabular-nums; white-space: nowrap; font-weight: 6
 .scroll { overflow-x: auto; background: var(--paper); border-radius: 6px; }
 svg { display: block; touch-action: pan-x; cursor: pointer; forced-color-adjust: none; }
 svg text { font: 12px system-ui, sans-serif; fill: #46515c; }
-.legend { display: flex; flex-wrap: wrap; gap: 6px 18px; margin: 10px 0 0; padding: 0; list-style: none; font-size: 14px; }
+.legend { display: flex; flex-wrap: wrap; gap: 6px 18px; margin: 8px 0 0; padding: 8px; list-style: none; font-size: 14px;
+  background: var(--paper); color: #1a1a1a; border-radius: 6px; }
 .legend li { display: flex; align-items: center; gap: 7px; }
 .legend .box { width: 30px; height: 22px; flex: none; }
-.legend svg { cursor: default; background: #dfe3e7; }
+.legend svg { cursor: default; }
 @media (max-width: 620px) {
   .pool { --wide: 46px; }
   .state { width: 8.2em; white-space: normal; line-height: 1.05; font-size: 12px; }
@@ -99,7 +100,8 @@ svg text { font: 12px system-ui, sans-serif; fill: #46515c; }
   <ul class="names" id="names"></ul>
   <div class="scroll" id="scroll"></div>
 </div>
-<ul class="legend" id="legend"></ul>
+<ul class="legend" id="marks"></ul>
+<ul class="legend" id="boxes"></ul>
 </main>
 <script type="application/json" id="data">%%DATA%%</script>
 <script>
@@ -110,6 +112,7 @@ const at = (id) => document.getElementById(id);
 const request = new Map(trace.requests.map((one) => [one.id, one]));
 const steps = trace.steps, size = trace.page_size;
 const dense = trace.n_pages > 128;
+const endedIn = new Map(steps.flatMap((step, k) => Object.keys(step.finished).map((id) => [+id, k])));
 let now = 0, chosen = null, timer = null;
 
 // ---------------------------------------------------------------- colours: owners in order of admission
@@ -124,24 +127,28 @@ const colourOf = (id) => {
 const dark = (colour) => mix(colour, 0, 0.45), light = (colour) => mix(colour, 255, 0.55);
 
 // ---------------------------------------------------------------- words
-const name = (id) => request.get(id).name;
-const names = (ids) => ids.map(name).join(", ");
+const nameOf = (id) => request.get(id).name;
+const namesOf = (ids) => ids.map(nameOf).join(", ");
+const listed = (pages) => `${pages.length === 1 ? "page" : "pages"} ${pages.join(", ")}`;
 const count = (n, what) => `${n.toLocaleString("en")} ${what}${n === 1 ? "" : "s"}`;
 
 function events(k) {
   const step = steps[k], said = [];
   const of = (kind) => step.parts.filter((part) => part.kind === kind);
-  const prefilled = of("prefill").map((part) => `${name(part.request)} (${count(part.n_tokens, "token")})`);
+  const prefilled = of("prefill").map((part) => `${nameOf(part.request)} (${count(part.n_tokens, "token")})`);
   if (prefilled.length) said.push(`Prefill of ${prefilled.join(", ")}.`);
-  if (of("decode").length) said.push(`Decode of ${names(of("decode").map((part) => part.request))}, a token each.`);
+  if (of("decode").length) said.push(`Decode of ${namesOf(of("decode").map((part) => part.request))}, a token each.`);
   for (const id of step.preempted) {
     const lost = Object.keys(step.stolen).filter((page) => step.stolen[page] === id);
-    const which = lost.length ? `, and loses ${lost.length === 1 ? "page" : "pages"} ${lost.join(", ")}` : "";
-    said.push(`${name(id)} is preempted${which}.`);
+    said.push(`${nameOf(id)} is preempted${lost.length ? `, and loses ${listed(lost)}` : ""}.`);
   }
-  if (step.taken.length) said.push(`Taken: ${step.taken.length === 1 ? "page" : "pages"} ${step.taken.join(", ")}.`);
-  if (step.freed.length) said.push(`Freed: ${step.freed.length === 1 ? "page" : "pages"} ${step.freed.join(", ")}.`);
-  for (const [id, why] of Object.entries(step.finished)) said.push(`${name(+id)} finishes (${why}); its pages are free after this step.`);
+  const taking = step.held.map((held) => [held.request, held.pages.filter((page) => step.taken.includes(page))]);
+  const takes = taking.filter(([, pages]) => pages.length).map(([id, pages]) => `${nameOf(id)} takes ${listed(pages)}`);
+  if (takes.length) said.push(`${takes.join("; ")}.`);
+  if (step.freed.length) said.push(`Free again: ${listed(step.freed)}.`);
+  for (const [id, why] of Object.entries(step.finished)) {
+    said.push(`${nameOf(+id)} finishes (${why}); its pages are free after this step.`);
+  }
   return said;
 }
 
@@ -154,14 +161,13 @@ function stateOf(id, k) {
   if (held) return ["held up", has];
   if (step.preempted.includes(id)) return ["preempted", ""];
   if (step.waiting.includes(id)) return ["waiting", ""];
-  const ended = steps.slice(0, k).find((one) => id in one.finished);
-  return ended ? ["finished", ended.finished[id]] : ["not here yet", ""];
+  return k > (endedIn.get(id) ?? k) ? ["finished", steps[endedIn.get(id)].finished[id]] : ["not here yet", ""];
 }
 
 // ---------------------------------------------------------------- the pool
 const boxes = [];
 for (let page = 0; page <= trace.n_pages; page++) {
-  const item = document.createElement("li"), box = document.createElement("div"), number = document.createElement("span");
+  const [item, box, number] = ["li", "div", "span"].map((kind) => document.createElement(kind));
   box.className = "box";
   box.append(document.createElement("b"));
   number.className = "number";
@@ -209,9 +215,9 @@ function drawPool(k) {
     const label = box.firstChild;
     label.replaceChildren();
     if (page === 0) label.append(dense ? "" : "sink");
-    if (victim !== undefined && !dense) label.append(name(victim) + "→");
+    if (victim !== undefined && !dense) label.append(nameOf(victim) + "→");
     for (const { id, place } of mine) {
-      label.append(name(id));
+      label.append(nameOf(id));
       if (dense) break;
       const sub = document.createElement("sub");
       sub.textContent = place;
@@ -221,7 +227,8 @@ function drawPool(k) {
       + (freed.has(page) ? " freed" : "") + (victim === undefined ? "" : " stolen") + (page === chosen ? " chosen" : "");
     box.style.background = mine.length ? background(mine) : "";
   });
-  at("detail").textContent = chosen === null ? "Point at a page to see what lies in it." : detail(chosen, owners.get(chosen) || []);
+  at("detail").textContent = chosen === null
+    ? "Point at a page to see what lies in it." : detail(chosen, owners.get(chosen) || []);
 }
 
 function detail(page, owners) {
@@ -229,7 +236,7 @@ function detail(page, owners) {
   if (!owners.length) return `Page ${page} is free.`;
   return owners.map(({ id, place, filled }) => {
     const first = place * size, text = request.get(id).tokens.slice(first, first + filled).join("");
-    return `Page ${page} is page ${place} of ${name(id)}: ` + (filled
+    return `Page ${page} is page ${place} of ${nameOf(id)}: ` + (filled
       ? `tokens ${first} to ${first + filled - 1}, ${filled} of ${size} places` + (text ? `: “${text}”` : ".")
       : "reserved, still empty.");
   }).join(" ");
@@ -264,19 +271,21 @@ function drawTimeline() {
   const room = at("scroll").clientWidth;
   wide = Math.max(9, Math.min(44, Math.floor(room / steps.length)));
   const high = ROW * trace.requests.length, length = wide * steps.length;
-  const svg = shape("svg", { width: length, height: high + 20, role: "img", "aria-label": "what each request did in each step" });
+  const said = { role: "img", "aria-label": "what each request did in each step" };
+  const svg = shape("svg", { width: length, height: high + 20, ...said });
   trace.requests.forEach(({ id }, row) => {
     const y = row * ROW, colour = colourOf(id);
     for (let k = 0; k < steps.length; k++) {
       const [kind] = stateOf(id, k), x = k * wide;
-      const line = { x1: x, x2: x + wide, y1: y + 15, y2: y + 15, stroke: "#46515c", "stroke-width": 1.5, "data-kind": kind };
+      const line = { ...thread(x, y + 15, wide), "data-kind": kind };
       if (kind === "prefill" || kind === "decode") {
-        svg.append(shape("rect", { x, y: y + 4, width: wide, height: ROW - 8, fill: kind === "prefill" ? dark(colour) : light(colour),
-          stroke: "#1a1a1a", "stroke-width": wide < 14 ? 0.3 : 0.8, "data-kind": kind }));
+        const fill = kind === "prefill" ? dark(colour) : light(colour), thick = wide < 14 ? 0.3 : 0.8;
+        const box = { x, y: y + 4, width: wide, height: ROW - 8 };
+        svg.append(shape("rect", { ...box, fill, stroke: "#1a1a1a", "stroke-width": thick, "data-kind": kind }));
       } else if (kind === "held up") svg.append(shape("line", line));
-      else if (kind === "waiting" || kind === "preempted") svg.append(shape("line", { ...line, "stroke-dasharray": "2 3" }));
+      else if (kind === "waiting" || kind === "preempted") svg.append(shape("line", { ...line, ...DOTTED }));
       if (steps[k].preempted.includes(id)) svg.append(cross(x + wide / 2, y + 15));
-      if (id in steps[k].finished) svg.append(shape("rect", { x: x + wide - 3, y: y + 1, width: 3, height: ROW - 2, fill: "#1a1a1a" }));
+      if (id in steps[k].finished) svg.append(shape("rect", { ...END, x: x + wide - 3, y: y + 1, height: ROW - 2 }));
     }
   });
   let every = 1;
@@ -291,10 +300,12 @@ function drawTimeline() {
   svg.addEventListener("pointermove", (event) => { if (event.buttons && event.pointerType === "mouse") jump(event); });
   at("scroll").replaceChildren(svg);
 }
+const thread = (x, y, length) => ({ x1: x, x2: x + length, y1: y, y2: y, stroke: "#46515c", "stroke-width": 1.5 });
+const DOTTED = { "stroke-dasharray": "2 3" }, END = { width: 3, fill: "#1a1a1a" };
 const cross = (x, y) => shape("path", { d: `M${x - 5} ${y - 5}l10 10m0 -10l-10 10`, stroke: "#1a1a1a", "stroke-width": 2.5 });
 
 for (const { id, name } of trace.requests) {
-  const item = document.createElement("li"), chip = document.createElement("span"), state = document.createElement("span");
+  const [item, chip, state] = ["li", "span", "span"].map((kind) => document.createElement(kind));
   chip.className = "chip";
   chip.textContent = name;
   chip.style.borderLeftColor = colourOf(id);
@@ -358,21 +369,21 @@ for (const [kind, style, text] of [
   box.className = kind;
   if (style) box.style.background = style;
   item.append(box, text);
-  at("legend").append(item);
+  at("boxes").append(item);
 }
 const marks = {
   "prefill": [shape("rect", { width: 30, height: 22, fill: dark(example) })],
   "decode": [shape("rect", { width: 30, height: 22, fill: light(example) })],
   "preempted": [cross(15, 11)],
-  "waiting": [shape("line", { x1: 0, x2: 30, y1: 11, y2: 11, stroke: "#46515c", "stroke-width": 1.5, "stroke-dasharray": "2 3" })],
-  "held up: runs, but not in this step": [shape("line", { x1: 0, x2: 30, y1: 11, y2: 11, stroke: "#46515c", "stroke-width": 1.5 })],
-  "finished": [shape("rect", { x: 20, width: 3, height: 22, fill: "#1a1a1a" })],
+  "waiting": [shape("line", { ...thread(0, 11, 30), ...DOTTED })],
+  "held up: runs, but not in this step": [shape("line", thread(0, 11, 30))],
+  "finished": [shape("rect", { ...END, x: 20, height: 22 })],
 };
 for (const [text, shapes] of Object.entries(marks)) {
   const item = document.createElement("li"), svg = shape("svg", { width: 30, height: 22, "aria-hidden": "true" });
   svg.append(...shapes);
   item.append(svg, text);
-  at("legend").append(item);
+  at("marks").append(item);
 }
 
 // ---------------------------------------------------------------- where it stands: theme and height of the frame
@@ -388,17 +399,21 @@ function setTheme() {
   const around = outer();
   const said = around && (around.documentElement.dataset.theme
     || { true: "light", false: "dark" }[around.body.dataset.jpThemeLight]);
-  document.documentElement.dataset.theme = said === "dark" || said === "light" ? said : prefersDark.matches ? "dark" : "light";
+  const known = said === "dark" || said === "light";
+  document.documentElement.dataset.theme = known ? said : prefersDark.matches ? "dark" : "light";
 }
 prefersDark.addEventListener("change", setTheme);
 if (outer()) for (const node of [outer().documentElement, outer().body]) {
   new MutationObserver(setTheme).observe(node, { attributeFilter: ["data-theme", "data-jp-theme-light"] });
 }
+let tallest = 0, lastWidth = 0;
 function fitFrame() {
-  if (outer() && window.frameElement) {
-    const needed = Math.ceil(document.querySelector("main").getBoundingClientRect().height) + 26;
-    if (needed !== window.frameElement.clientHeight) window.frameElement.style.height = needed + "px";
-  }
+  if (!outer() || !window.frameElement) return;
+  document.documentElement.style.overflowY = "hidden";  // a scrollbar would make it narrower, and so higher
+  if (innerWidth !== lastWidth) [tallest, lastWidth] = [0, innerWidth];
+  const needed = Math.ceil(document.querySelector("main").getBoundingClientRect().height) + 26;
+  tallest = Math.max(tallest, needed);  // what stands below must not jump from step to step
+  window.frameElement.style.height = tallest + "px";
 }
 
 setTheme();
@@ -408,7 +423,7 @@ if (steps.length) {
   at("slider").max = steps.length - 1;
   drawTimeline();
   go(0);
-  new ResizeObserver(() => { drawTimeline(); go(now); }).observe(at("scroll").parentElement);
+  addEventListener("resize", () => { drawTimeline(); go(now); });
 } else at("where").textContent = "no step was recorded";
 </script>
 </body>

@@ -73,7 +73,7 @@ def draw_mask(
         mask: a `mask_mod`, a BlockMask, or the two maps (partial, full) that `classify_blocks` gives; or several of these
             by title, which are drawn side by side.
         Q, K: queries and keys.  K may be left out where it is Q; both, where a BlockMask has its own.
-        block_size: keys and queries in a block, of a `mask_mod` that is to be cut into blocks, or of maps.
+        block_size: queries and keys in a block, of a `mask_mod` that is to be cut into blocks, or of maps.
         b, h: batch row and head that are looked at.  A BlockMask with one query a row, as in decode, is drawn with all its
             rows below each other.
 
@@ -226,6 +226,7 @@ class _Page:
 
     number: int
     owners: list[int]  # places in the order of admission; several where a prefix is shared
+    name: str = ""  # of the first owner
     label: str = ""
     share: float = 1.0
     stolen_from: str = ""
@@ -252,12 +253,13 @@ def draw_page_table(
         for i, number in enumerate(owned):
             page = pages.setdefault(number, _Page(number, []))
             page.owners.append(place)
+            page.name = page.name or name
             page.label += f"{name}{_small(i)}"
             page.share = min(max(held - i * size, 0), size) / size
         filled = "" if tokens is None else f"{_count(held, 'token')} in "
         said.append((f"{name}: slot {slot}, {filled}{_count(len(owned), 'page')}", _owner_style(place)))
     strip = [
-        _Page(0, [], "sink"),
+        _Page(0, [], label="sink"),
         *(pages.get(number, _Page(number, [])) for number in range(1, page_table.n_pages + 1)),
     ]
     return _draw_strip(strip, size, said)
@@ -279,17 +281,25 @@ def draw_step(trace: Trace, step: int) -> Figure:
         for i, (number, filled) in enumerate(zip(held.pages, held.filled, strict=True)):
             page = pages.setdefault(number, _Page(number, []))
             page.owners.append(order[held.request])
+            page.name = page.name or name
             page.label += f"{name}{_small(held.first + i)}"
             page.share = filled / trace.page_size
         said.append((f"{name}: {sum(held.filled)} tokens", _owner_style(order[held.request])))
     for number, victim in one.stolen.items():
         pages.setdefault(number, _Page(number, [])).stolen_from = trace.name(victim)
-    strip = [_Page(0, [], "sink"), *(pages.get(number, _Page(number, [])) for number in range(1, trace.n_pages + 1))]
+    strip = [
+        _Page(0, [], label="sink"),
+        *(pages.get(number, _Page(number, [])) for number in range(1, trace.n_pages + 1)),
+    ]
     doing = {
         **{kind: [part.request for part in one.parts if part.kind == kind] for kind in ("prefill", "decode")},
         "preempted": one.preempted,
     }
-    did = [f"{what} {' '.join(map(trace.name, who))}" for what, who in doing.items() if who]
+    did = [
+        f"{what} {' '.join(map(trace.name, who)) if len(who) <= 12 else _count(len(who), 'request')}"
+        for what, who in doing.items()
+        if who
+    ]
     return _draw_strip(strip, trace.page_size, said, f"step {range(len(trace.steps))[step]}: {', '.join(did)}")
 
 
@@ -338,7 +348,7 @@ def _draw_page(ax: Axes, page: _Page, x: float, y: float, small: bool) -> None:
         _box(ax, x, y, 1, high, gid=f"{gid} stolen", facecolor="none", edgecolor=STOLEN, linewidth=3, zorder=4)
     label = page.label
     if small:
-        label = label[:1] if page.number else ""
+        label = page.name[:2]
     elif page.stolen_from:
         label = f"{page.stolen_from}→{label or '·'}"
     _label(ax, x + 0.5, y + high / 2, label, backed=bool(page.owners), gid=gid)
@@ -412,6 +422,8 @@ def draw_schedule(trace: Trace) -> Figure:
     Args:
         trace: from `record`.
     """
+    if not trace.steps:
+        raise ValueError("no step was recorded: the run has to happen inside of `with record(...) as trace`")
     order = {request: place for place, request in enumerate(trace.admission_order)}
     n, steps = len(trace.requests), trace.steps
     with _figure(WIDTH, 2.7 + 0.3 * n, rows=2, heights=(0.3 * n + 0.1, 1.2), share_x=True) as (figure, axes):
@@ -426,17 +438,16 @@ def draw_schedule(trace: Trace) -> Figure:
         ax.set_ylabel("request")
         ax.spines[:].set_visible(False)
         base = [0] * len(steps)
-        for request, place in order.items():
-            pages = [sum(len(held.pages) for held in step.held if held.request == request) for step in steps]
-            bars = below.bar(range(len(steps)), pages, 1, base, align="edge", color=_colour(place))
-            for x, bar in enumerate(bars):
-                bar.set_gid(f"{trace.name(request)} {x} pages")
-            many = [x for x, held in enumerate(pages) if held > max(pages) / 2]
-            x = many[len(many) // 2] if many else 0
-            if pages[x] >= trace.n_pages / 5:
-                _label(below, x + 0.5, base[x] + pages[x] / 2, trace.name(request))
-            base = [a + b for a, b in zip(base, pages, strict=True)]
-            below.stairs(base, range(len(steps) + 1), color="white", linewidth=1.2)
+        for number, place in order.items():
+            pages = [sum(len(held.pages) for held in step.held if held.request == number) for step in steps]
+            top, edges = [a + b for a, b in zip(base, pages, strict=True)], range(len(steps) + 1)
+            below.stairs(top, edges, baseline=base, fill=True, color=_colour(place), gid=f"pages {trace.name(number)}")
+            below.stairs(top, edges, color="white", linewidth=1.2)
+            longest = _longest_run([held > max(pages) / 2 for held in pages])
+            x = longest[len(longest) // 2] if longest else 0
+            if len(longest) >= len(steps) / 25 and pages[x] >= trace.n_pages / 7:
+                _label(below, x + 0.5, base[x] + pages[x] / 2, trace.name(number))
+            base = top
         below.axhline(trace.n_pages, color=INK, linewidth=1, linestyle="--")
         below.set_ylim(0, trace.n_pages * 1.08)
         below.set_yticks(sorted({0, trace.n_pages // 2, trace.n_pages}))
@@ -457,6 +468,17 @@ def draw_schedule(trace: Trace) -> Figure:
     return figure
 
 
+def _longest_run(marked: list[bool]) -> list[int]:
+    """Where the most marks in a row stand."""
+    runs: list[list[int]] = [[]]
+    for x, mark in enumerate(marked):
+        if mark:
+            runs[-1].append(x)
+        elif runs[-1]:
+            runs.append([])
+    return max(runs, key=len)
+
+
 def _draw_turn(ax: Axes, x: int, y: int, step: Step, request: int, colour: str, edge: float) -> None:
     """What one request did in one step."""
     gid = f"{request} {x}"
@@ -465,13 +487,13 @@ def _draw_turn(ax: Axes, x: int, y: int, step: Step, request: int, colour: str, 
         shade = _dark(colour) if kind == "prefill" else _light(colour)
         _box(ax, x, y + 0.12, 1, 0.76, gid=f"{gid} {kind}", facecolor=shade, edgecolor=INK, linewidth=edge)
     elif any(held.request == request for held in step.held):
-        ax.plot([x, x + 1], [y + 0.5] * 2, color=SLATE, linewidth=1.2, gid=f"{gid} held up")
+        _line(ax, [x, x + 1], [y + 0.5] * 2, color=SLATE, linewidth=1.2, gid=f"{gid} held up")
     elif request in step.waiting:
-        ax.plot([x, x + 1], [y + 0.5] * 2, color=SLATE, linewidth=1.2, linestyle=":", gid=f"{gid} waiting")
+        _line(ax, [x, x + 1], [y + 0.5] * 2, color=SLATE, linewidth=1.2, linestyle=":", gid=f"{gid} waiting")
     if request in step.preempted:
-        ax.plot([x + 0.5], [y + 0.5], "x", color=INK, markersize=8, markeredgewidth=2, gid=f"{gid} preempted")
+        _line(ax, [x + 0.5], [y + 0.5], marker="x", color=INK, markersize=8, markeredgewidth=2, gid=f"{gid} preempted")
     if request in step.finished:
-        ax.plot([x + 1] * 2, [y + 0.04, y + 0.96], color=INK, linewidth=2.5, gid=f"{gid} finished", clip_on=False)
+        _line(ax, [x + 1] * 2, [y + 0.04, y + 0.96], color=INK, linewidth=2.5, gid=f"{gid} finished", clip_on=False)
 
 
 # ------------------------------------------------------------------------------------------------------ bytes
@@ -574,7 +596,14 @@ def _figure(
 def _box(ax: Axes, x: float, y: float, wide: float, high: float, **style: Any) -> None:
     from matplotlib.patches import Rectangle
 
-    ax.add_patch(Rectangle((x, y), wide, high, **{"zorder": 2, **style}))
+    # Not add_patch, which asks each box for its extent: the limits of the axes are set by who draws.
+    ax.add_artist(Rectangle((x, y), wide, high, **{"zorder": 2, **style}))
+
+
+def _line(ax: Axes, x: list[float], y: list[float], **style: Any) -> None:
+    from matplotlib.lines import Line2D
+
+    ax.add_artist(Line2D(x, y, **{"zorder": 3, **style}))
 
 
 def _label(ax: Axes, x: float, y: float, text: str, backed: bool = True, **style: Any) -> None:
@@ -588,6 +617,8 @@ def _legend(figure: Figure, said: list[tuple[str, dict[str, Any]]]) -> None:
     from matplotlib.lines import Line2D
     from matplotlib.patches import Patch
 
+    if not said:
+        return
     handles: list[Any] = []
     for label, style in said:
         if "marker" in style:

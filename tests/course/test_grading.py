@@ -86,6 +86,13 @@ def test_without_a_reference_it_waits_for_what_it_calls(pool: Pool, tmp_path: Pa
     assert "3." in outcome.got and outcome.hints
 
 
+def test_without_a_reference_what_can_be_judged_is_judged(pool: Pool, tmp_path: Path) -> None:
+    """Exercises can be passed in their order: a check that needs a later one does not hold up the others."""
+    (outcome,) = grade(learner(tmp_path, done=("3.1",)), pool, "3.1", reference=None)
+    assert outcome.passed, card.text(outcome)
+    assert "wait for 3.4" in outcome.note
+
+
 def test_a_loop_without_end_is_stopped_with_a_card(pool: Pool, tmp_path: Path) -> None:
     folder = learner(tmp_path, code={"3.2": RESERVE.format("while True: pass")})
     start = time.monotonic()
