@@ -1,6 +1,6 @@
 # Your copy of solutions/flexnano/inference.py, made by `python -m course stubs`
 # Yours to write: the body of each function that says `raise NotImplementedError("Exercise ...")`.
-# untouched while the rest of this file has the hash 95990b0b5cafdbc2
+# untouched while the rest of this file has the hash 0274bc81e154ef87
 """Module 06: the engine.  Sequences in, tokens out: packed prefill, decode over the paged cache, sampling, streaming."""
 
 from __future__ import annotations
@@ -55,6 +55,12 @@ class Inference:
         kernel_options: passed on to FlexAttention's kernel in decode.
         fast: module 07's path: decode replayed from graphs, layers compiled, tokens read one step late; None: on a GPU
             with compiled attention.
+
+    Fields that others read:
+        device, windows: where the model is, and the windows of its layers (None: they read everything).
+        tables: the page table of each window.
+        positions, documents: what the masks read, int64; a step writes into them.
+        prefill_block: size of the blocks of a packed row's mask.
 
     Raises:
         UnsupportedModel (a ValueError): the model would give wrong tokens; says why.
@@ -314,7 +320,8 @@ class Inference:
 
         The row is padded to L = `prefill_length`.  Each token carries its slot and its position in its own sequence;
         padding has slot 0 and position 0.  `documents[:L]` says which sequence each token belongs to: 0, 1, 2, … and each
-        token of padding gets a number that no other token has.  The model is called by `_forward` with the masks of
+        token of padding gets a number that no other token has.  It is written in place: the masks hold on to that tensor.
+        The model is called by `_forward` with the masks of
         `get_prefill_block_mask` for each window, and returns logits only where they are needed: at the last token of each
         sequence.
 
@@ -339,7 +346,9 @@ class Inference:
             window: keys that a token reads, or None.
 
         Returns:
-            A BlockMask over [L, L] in blocks of `prefill_block`, one batch row, one head, with `_prefill_mods[window]`.
+            A BlockMask over [L, L] in blocks of `prefill_block`, one batch row, one head, with `_prefill_mods[window]`.  It
+            lists the blocks that some token of its row of blocks reads, and no others; a block is full only if every token
+            reads all of it.
         """
         raise NotImplementedError("Exercise 6.8: Inference.get_prefill_block_mask")
 

@@ -1,6 +1,6 @@
 # Your copy of solutions/flexnano/viz.py, made by `python -m course stubs`
 # Given: there is nothing to fill in here.
-# untouched while the rest of this file has the hash 0ade5bdd7ed797a1
+# untouched while the rest of this file has the hash c3c8a9fd094fb4ae
 """Pictures of masks, pages, schedules and bytes, drawn from the objects that the course builds.  Given.
 
 Each function returns a matplotlib Figure, which a notebook shows if it is the last line of a cell.  A colour means the same
@@ -332,7 +332,13 @@ def _draw_strip(strip: list[_Page], page_size: int, said: list[tuple[str, dict[s
         if any(0 < page.share < 1 or (page.owners and page.share == 0) for page in strip):
             said = [*said, ("reserved, still empty", {"facecolor": "white", "edgecolor": SLATE, "hatch": "////"})]
         if any(page.stolen_from for page in strip):
-            said = [*said, ("stolen (from → to)", {"facecolor": "white", "edgecolor": STOLEN, "linewidth": 2.5})]
+            said = [
+                *said,
+                (
+                    "stolen (from → to)" if most < 32 else "stolen",
+                    {"facecolor": "white", "edgecolor": STOLEN, "linewidth": 2.5},
+                ),
+            ]
         _legend(figure, [*said, ("free", {"facecolor": "white", "edgecolor": EDGE})])
     return figure
 

@@ -329,7 +329,13 @@ def _draw_strip(strip: list[_Page], page_size: int, said: list[tuple[str, dict[s
         if any(0 < page.share < 1 or (page.owners and page.share == 0) for page in strip):
             said = [*said, ("reserved, still empty", {"facecolor": "white", "edgecolor": SLATE, "hatch": "////"})]
         if any(page.stolen_from for page in strip):
-            said = [*said, ("stolen (from → to)", {"facecolor": "white", "edgecolor": STOLEN, "linewidth": 2.5})]
+            said = [
+                *said,
+                (
+                    "stolen (from → to)" if most < 32 else "stolen",
+                    {"facecolor": "white", "edgecolor": STOLEN, "linewidth": 2.5},
+                ),
+            ]
         _legend(figure, [*said, ("free", {"facecolor": "white", "edgecolor": EDGE})])
     return figure
 

@@ -591,7 +591,6 @@ def _run_rows(self, rows):
         logits = self.prefill_sequences(rows)
     for row, token in zip(rows, self._next_tokens(rows, logits)):
         self._accept(row.sequence, token)
-    self.stats.steps += 1
 """,
     ),
 ]

@@ -1001,7 +1001,6 @@ DECODE = [
         "positions-too-late",
         old=(
             "self.positions[: B + padding] = input_pos\n"
-            "        self.stats.decode_steps += 1\n"
             "        return self._decode_step(batch_idx, input_ids, input_pos)[:B]"
         ),
         new=(
