@@ -1,6 +1,6 @@
 # Your copy of solutions/flexnano/sampling.py, made by `python -m course stubs`
 # Yours to write: the body of each function that says `raise NotImplementedError("Exercise ...")`.
-# untouched while the rest of this file has the hash 99fea50e378c511f
+# untouched while the rest of this file has the hash 3179e2df4b657067
 """Module 06: sampling.  From a row of logits to one token, the same token whoever shares the batch.
 
     logits ─ rank ─ temperature ─ top-k ─ top-p ─ min-p ─ + noise ─ argmax ─ token
@@ -295,8 +295,9 @@ def gumbel_noise(seed_B: Tensor, position_B: Tensor, token_BK: Tensor) -> Tensor
         token_BK: int64 ids of the tokens that need noise, in any order, all or some of the vocabulary.
 
     Returns:
-        float32 [B, K], finite, also where `mix64` gives 0 or nothing but ones.  Same seed, position and id give the same bits in any batch, at any place and on any device;
-        only the last digit of the logarithms may differ between a CPU and a GPU.
+        float32 [B, K], finite, also where `mix64` gives 0 or nothing but ones.  Same seed, position and id give the same
+        bits in any batch, at any place and on any device; only the last digit of the logarithms may differ between a CPU
+        and a GPU.
 
     >>> seed_B, position_B, token_BK = torch.tensor([7, 8]), torch.tensor([30, 30]), torch.tensor([[0, 1, 2], [2, 1, 0]])
     >>> both = gumbel_noise(seed_B, position_B, token_BK)

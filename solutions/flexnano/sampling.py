@@ -328,8 +328,9 @@ def gumbel_noise(seed_B: Tensor, position_B: Tensor, token_BK: Tensor) -> Tensor
         token_BK: int64 ids of the tokens that need noise, in any order, all or some of the vocabulary.
 
     Returns:
-        float32 [B, K], finite, also where `mix64` gives 0 or nothing but ones.  Same seed, position and id give the same bits in any batch, at any place and on any device;
-        only the last digit of the logarithms may differ between a CPU and a GPU.
+        float32 [B, K], finite, also where `mix64` gives 0 or nothing but ones.  Same seed, position and id give the same
+        bits in any batch, at any place and on any device; only the last digit of the logarithms may differ between a CPU
+        and a GPU.
 
     >>> seed_B, position_B, token_BK = torch.tensor([7, 8]), torch.tensor([30, 30]), torch.tensor([[0, 1, 2], [2, 1, 0]])
     >>> both = gumbel_noise(seed_B, position_B, token_BK)
