@@ -1,6 +1,6 @@
 # Your copy of solutions/flexnano/attention.py, made by `python -m course stubs`
 # Yours to write: the body of each function that says `raise NotImplementedError("Exercise ...")`.
-# untouched while the rest of this file has the hash 9931644bba725ab7
+# untouched while the rest of this file has the hash ca74c02f7f048c81
 """Module 02: attention.  One function that a stock transformers model calls instead of its own, computed on one of three
 paths that mean the same:
 
@@ -161,7 +161,8 @@ def gather_mask(block_mask: BlockMask) -> GatherMask:
 
     Returns:
         GatherMask with R = B × query blocks, batch row by batch row; T = the block's queries, at most Q;
-        K = (most blocks that a row lists, at least 1) × block size.  Keys beyond the sequence length are not visible.
+        K = (most blocks that a row lists, at least 1) × block size.  Keys beyond the sequence length are not visible, and
+        their addresses lie inside of it all the same, since they are gathered.
     """
     raise NotImplementedError("Exercise 2.2: gather_mask")
 

@@ -1,6 +1,6 @@
 # Your copy of solutions/flexnano/page_table.py, made by `python -m course stubs`
 # Yours to write: the body of each function that says `raise NotImplementedError("Exercise ...")`.
-# untouched while the rest of this file has the hash 052a1dfb8dfe966f
+# untouched while the rest of this file has the hash 9f5d32390567d530
 """Module 03: the page table.  Which sequence owns which page of the KV cache.
 
 The cache is one long strip of tokens, cut into pages of `page_size`.  A sequence holds a *slot*: a row of the table that
@@ -262,7 +262,8 @@ class PageTable:
 
         Args:
             block_mask: B rows, one head; key blocks are logical pages: `BLOCK_SIZE[1]` is `page_size`.  Its lists are no
-                wider than a row of the page table, or name pages below `pages_per_row` also behind their counts.
+                wider than a row of the page table, or name pages below `pages_per_row` also behind their counts.  The full
+                lists may be missing (None), as in masks that others made; then they are missing in the result.
             batch_idx: int64 [B], the slot of each row.
 
         Returns:

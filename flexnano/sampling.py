@@ -1,6 +1,6 @@
 # Your copy of solutions/flexnano/sampling.py, made by `python -m course stubs`
 # Yours to write: the body of each function that says `raise NotImplementedError("Exercise ...")`.
-# untouched while the rest of this file has the hash 3179e2df4b657067
+# untouched while the rest of this file has the hash f76cd691e6ab7af5
 """Module 06: sampling.  From a row of logits to one token, the same token whoever shares the batch.
 
     logits ─ rank ─ temperature ─ top-k ─ top-p ─ min-p ─ + noise ─ argmax ─ token
@@ -187,8 +187,9 @@ def sample(logits_BV: Tensor, batch: SamplingBatch, position_B: Tensor) -> Tenso
     prefers NaN: whoever wants to know looks at the logit of the chosen token.
 
     >>> batch = SamplingBatch.of([SamplingParams(), SamplingParams(temperature=1, top_k=2)], seeds=[0, 7])
-    >>> sample(torch.tensor([[1.0, 3.0, 2.0], [5.0, 0.0, 5.0]]), batch, torch.tensor([4, 4])).tolist()
-    [1, 0]
+    >>> greedy, random = sample(torch.tensor([[1.0, 3.0, 2.0], [5.0, 0.0, 5.0]]), batch, torch.tensor([4, 4])).tolist()
+    >>> greedy, random in (0, 2)
+    (1, True)
     """
     raise NotImplementedError("Exercise 6.5: sample")
 

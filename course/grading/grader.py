@@ -343,7 +343,9 @@ class Grading:
             outcome.expected = check.draw(case, checks.plain(check.expected(case)))
         if isinstance(trouble, TookTooLong):
             outcome.got = f"no answer within {self.seconds:.0f} s"
-            outcome.hints = ["It did not come to an end. Is there a loop whose condition never changes?"]
+            outcome.hints = [
+                "It did not end in time. Is there a loop whose condition never changes, or one over far too much?"
+            ]
         else:
             reason = trouble.reason if isinstance(trouble, Ended) else ""
             outcome.got = "the process ended without an answer" + (f": {reason}" if reason else "")

@@ -168,7 +168,8 @@ def gather_mask(block_mask: BlockMask) -> GatherMask:
 
     Returns:
         GatherMask with R = B × query blocks, batch row by batch row; T = the block's queries, at most Q;
-        K = (most blocks that a row lists, at least 1) × block size.  Keys beyond the sequence length are not visible.
+        K = (most blocks that a row lists, at least 1) × block size.  Keys beyond the sequence length are not visible, and
+        their addresses lie inside of it all the same, since they are gathered.
     """
     ### BEGIN SOLUTION
     Q, N = block_mask.seq_lengths

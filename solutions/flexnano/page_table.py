@@ -310,7 +310,8 @@ class PageTable:
 
         Args:
             block_mask: B rows, one head; key blocks are logical pages: `BLOCK_SIZE[1]` is `page_size`.  Its lists are no
-                wider than a row of the page table, or name pages below `pages_per_row` also behind their counts.
+                wider than a row of the page table, or name pages below `pages_per_row` also behind their counts.  The full
+                lists may be missing (None), as in masks that others made; then they are missing in the result.
             batch_idx: int64 [B], the slot of each row.
 
         Returns:

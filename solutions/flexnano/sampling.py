@@ -184,8 +184,9 @@ def sample(logits_BV: Tensor, batch: SamplingBatch, position_B: Tensor) -> Tenso
     prefers NaN: whoever wants to know looks at the logit of the chosen token.
 
     >>> batch = SamplingBatch.of([SamplingParams(), SamplingParams(temperature=1, top_k=2)], seeds=[0, 7])
-    >>> sample(torch.tensor([[1.0, 3.0, 2.0], [5.0, 0.0, 5.0]]), batch, torch.tensor([4, 4])).tolist()
-    [1, 0]
+    >>> greedy, random = sample(torch.tensor([[1.0, 3.0, 2.0], [5.0, 0.0, 5.0]]), batch, torch.tensor([4, 4])).tolist()
+    >>> greedy, random in (0, 2)
+    (1, True)
     """
     ### BEGIN SOLUTION
     greedy_B = logits_BV.argmax(dim=-1)
