@@ -2,7 +2,7 @@
 PYTHON ?= python3
 ARGS ?=
 
-.PHONY: help course test test-all stubs lint model
+.PHONY: help course test test-all stubs lint model book
 
 help:
 	@echo "make course     install into .venv, fetch the model, watch the engine answer eight prompts"
@@ -10,6 +10,7 @@ help:
 	@echo "make test-all   the slow tests too"
 	@echo "make lint       style, types and stubs only"
 	@echo "make stubs      make flexnano/ from solutions/flexnano/"
+	@echo "make book       build the book into _build/html                   ARGS=--pdf prints it too"
 	@echo "PYTHON=python3.12 names another Python"
 
 course:
@@ -29,3 +30,6 @@ lint:
 
 model:
 	@$(PYTHON) -m course setup --no-demo
+
+book:
+	@$(PYTHON) -m course book $(ARGS)

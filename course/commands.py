@@ -69,6 +69,10 @@ def _parser() -> argparse.ArgumentParser:
     command("demo", show_demo, "let the reference engine answer eight prompts (needs the installed packages)")
     notebooks = command("notebooks", make_notebooks, "make the stub cells of the notebooks from solutions/flexnano/")
     notebooks.add_argument("--check", action="store_true", help="write nothing; fail if something is out of step")
+    book = command("book", make_book, "build the book into _build/html (installs what that needs)")
+    book.add_argument("--pdf", action="store_true", help="also _build/pdf/book.pdf, printed by Chromium or Chrome")
+    book.add_argument("--all", action="store_true", help="all pages anew, also those that have not changed")
+    book.add_argument("--no-venv", action="store_true", help="use this Python, and leave its torch as it is")
     _learner_commands(command)
     _teacher_commands(command)
     return parser
@@ -212,6 +216,14 @@ def make_notebooks(options: argparse.Namespace) -> int:
     except ImportError as error:
         raise CourseError("This copy of the course has no tooling for notebooks.") from error
     return int(notebooks.make(ROOT, check=options.check) or 0)
+
+
+def make_book(options: argparse.Namespace) -> int:
+    heading("Packages")
+    prepared = environment.prepare(ROOT, options.no_venv)
+    heading("Book")
+    flags = [flag for flag, wanted in (("--pdf", options.pdf), ("--all", options.all)) if wanted]
+    return in_environment(prepared, ["-m", "course.book", *flags])
 
 
 # ------------------------------------------------------------------------------------------------ for learners

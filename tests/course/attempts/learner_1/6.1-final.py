@@ -1,0 +1,18 @@
+def keep_top_k(ranked_BV: Tensor, top_k_B: Tensor) -> Tensor:
+    """Keep the k most likely tokens of each row.  [6.1 · ★☆☆ · 5 min]
+
+    Args:
+        ranked_BV: float32 logits, each row in order, most likely first; not changed.
+        top_k_B: int64, at least 0, one a row.  0 keeps all, and so does a number above V.
+
+    Returns:
+        float32 [B, V], -inf where a token is dropped.
+
+    >>> keep_top_k(torch.tensor([[3.0, 2.0, 1.0], [3.0, 2.0, 1.0]]), torch.tensor([1, 0])).tolist()
+    [[3.0, -inf, -inf], [3.0, 2.0, 1.0]]
+
+    Source: Fan et al., "Hierarchical Neural Story Generation", 2018, §5.4.
+    """
+    place_V = torch.arange(ranked_BV.shape[-1], device=ranked_BV.device)
+    k_B1 = top_k_B[:, None]
+    return ranked_BV.masked_fill((k_B1 > 0) & (place_V >= k_B1), -math.inf)

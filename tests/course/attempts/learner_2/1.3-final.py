@@ -1,0 +1,18 @@
+def packed_documents(document_L: Tensor) -> MaskMod:
+    """Several documents lie in one row; a query reads only its own document.  [1.3 · ★☆☆ · 10 min]
+
+    Args:
+        document_L: integer tensor [L], the document that each position belongs to.
+
+    Returns:
+        A `mask_mod`, True where query and key belong to the same document.  It reads `document_L` when it is called, so
+        that new contents of the tensor count without a new mask.
+
+    >>> same = packed_documents(torch.tensor([0, 0, 1, 1]))
+    >>> same(None, None, torch.tensor(2), torch.tensor([0, 1, 2, 3])).tolist()
+    [False, False, True, True]
+    """
+    def of(position: Tensor) -> Tensor:
+        return document_L[position]
+
+    return lambda b, h, q_idx, kv_idx: torch.eq(of(q_idx), of(kv_idx))

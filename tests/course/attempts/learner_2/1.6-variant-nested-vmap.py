@@ -1,0 +1,18 @@
+def dense_mask(mask_mod: MaskMod, B: int, H: int, Q: int, K: int, device: torch.device | str = "cpu") -> Tensor:
+    """The whole mask as a tensor, to look at and to compare with: it costs B·H·Q·K bytes.  [1.6 · ★★☆ · 10 min]
+
+    Args:
+        mask_mod: the mask.
+        B, H, Q, K: batch rows, heads, queries and keys; the mask is asked for every index below these.
+        device: where the index tensors, and so the result, live.
+
+    Returns:
+        bool tensor [B, H, Q, K], also where the mask does not depend on b or h.
+
+    >>> dense_mask(causal, 1, 1, 2, 3).int().tolist()
+    [[[[1, 0, 0], [1, 1, 0]]]]
+    """
+    ask = mask_mod
+    for axis in reversed(range(4)):
+        ask = torch.vmap(ask, in_dims=tuple(0 if i == axis else None for i in range(4)))
+    return ask(*(torch.arange(n, device=device) for n in (B, H, Q, K)))

@@ -1,0 +1,18 @@
+    def allocate(self) -> int:
+        """Hand out a free slot that owns no pages yet.  [3.1 · ★☆☆ · 5 min]
+
+        Returns:
+            A slot between 1 and `max_batch_size` that nobody holds.  Slot 0 is the sink and is never given.
+
+        Raises:
+            RuntimeError: every slot is taken.
+
+        >>> table = PageTable(n_pages=4, page_size=4, max_batch_size=2)
+        >>> sorted([table.allocate(), table.allocate()])
+        [1, 2]
+        """
+        slot = min(self.free_slots, default=0)
+        if not slot:
+            raise RuntimeError(f"all {self.max_batch_size} slots are taken; erase one first")
+        self.free_slots.remove(slot)
+        return slot

@@ -1,0 +1,19 @@
+    def assign_prefill_no_paging(
+        self, batch_idx: Tensor, input_pos: Tensor, k: Tensor, v: Tensor, k_cache: Tensor, v_cache: Tensor
+    ) -> None:
+        """Write the prompts packed into one row into the pool; attention itself reads the fresh keys.  [3.7 · ★☆☆ · 5 min]
+
+        Args:
+            batch_idx: int64 [1, L], the slot of each token; 0 for padding.
+            input_pos: int64 [1, L], the position of each token in its sequence.
+            k, v: [1, Hk, L, D].
+            k_cache, v_cache: [1, Hk, N, D], the pool, changed in place.
+
+        Returns:
+            Nothing.  Token l goes to `address(batch_idx[0, l], input_pos[0, l])`, padding into page 0.
+        """
+        for slot in set(batch_idx[0].tolist()):
+            (at,) = (batch_idx[0] == slot).nonzero(as_tuple=True)
+            n = self.address(torch.tensor(slot, device=at.device), input_pos[0, at])
+            k_cache[:, :, n] = k[:, :, at]
+            v_cache[:, :, n] = v[:, :, at]

@@ -1,0 +1,20 @@
+def attach_caches(
+    layers: Iterable[LayerSpec], tables: Mapping[int | None, PageTable], dtype: torch.dtype
+) -> list[PagedKVCache]:
+    """Give each attention layer of a model a cache of its own, as `module.kv_cache`.  [4.4 · ★★☆ · 10 min]
+
+    Args:
+        layers: what the probe found; `module` is the attention module, the other fields are the cache's sizes and window.
+        tables: the page table of each group of layers, by their window (None: they read everything).  A cache lives on
+            the device of its table (`page_table.page_table.device`).
+        dtype: of the caches.
+
+    Returns:
+        The caches in the order of the layers.
+    """
+    out = []
+    for layer in layers:
+        t = tables[layer.window]
+        layer.module.kv_cache = PagedKVCache(t, layer.kv_heads, layer.head_dim, layer.value_head_dim, layer.window, dtype, t.page_table.device)
+        out.append(layer.module.kv_cache)
+    return out

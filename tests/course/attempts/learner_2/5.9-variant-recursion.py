@@ -1,0 +1,21 @@
+    def next_step(self) -> list[Row]:
+        """Choose the rows of the next step: a prefill of some, or a decode of all that run.  [5.9 · ★★☆ · 15 min]
+
+        Returns:
+            Rows, all of a prefill or all of a decode.  Empty only if nobody is left; a step in which every running sequence
+            ended or gave way is not worth running, so the next one is chosen at once.  `prefilled_last` and
+            `steps_kept_waiting` are kept up to date.
+        """
+        candidates = self.admissible()
+        self.prefilled_last = self.worth_prefilling(candidates)
+        if self.prefilled_last:
+            self.steps_kept_waiting = 0
+            return self.admit(candidates)
+        if candidates:
+            self.steps_kept_waiting += 1
+        else:
+            self.steps_kept_waiting = 0
+        rows = self.grow()
+        if not rows and self.has_work:
+            return self.next_step()
+        return rows

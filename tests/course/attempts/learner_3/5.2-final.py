@@ -1,0 +1,15 @@
+    def add(self, sequence: Sequence) -> None:
+        """Queue a sequence behind those that wait, or refuse it at once if it can never run.  [5.2 · ★☆☆ · 5 min]
+
+        Args:
+            sequence: WAITING.
+
+        Raises:
+            ValueError: it has more tokens than `longest`: it would wait for ever, and everyone behind it too.
+
+        Returns:
+            Nothing.
+        """
+        if len(sequence) > self.longest:
+            raise ValueError(f"a sequence of {len(sequence)} tokens can never run: at most {self.longest} fit")
+        self.waiting.append(sequence)
