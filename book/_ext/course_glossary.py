@@ -53,7 +53,7 @@ class FirstUse(SphinxTransform):
         for text in list(self.document.findall(nodes.Text)):
             if not self.is_prose(text):
                 continue
-            pieces = list(self.linked(text.astext(), canonical, seen))
+            pieces = list(self.linked(text.astext(), canonical, seen, name))
             if len(pieces) > 1 or not isinstance(pieces[0], nodes.Text):
                 text.parent.replace(text, pieces)
 
@@ -70,7 +70,7 @@ class FirstUse(SphinxTransform):
         return in_paragraph
 
     @staticmethod
-    def linked(text: str, canonical: dict[str, str], seen: set[str]) -> Iterator[nodes.Node]:
+    def linked(text: str, canonical: dict[str, str], seen: set[str], page: str) -> Iterator[nodes.Node]:
         at = 0
         for match in pattern().finditer(text):
             term = match[1].lower()
@@ -88,7 +88,7 @@ class FirstUse(SphinxTransform):
                 reftarget=canonical[term],
                 refexplicit=True,
                 refwarn=True,
-                refdoc=GLOSSARY,
+                refdoc=page,
             )
             at = match.end()
         if at < len(text) or at == 0:

@@ -78,6 +78,8 @@ def docstring(app: Sphinx, what: str, name: str, value: Any, options: Any, lines
         said = f"**Exercise {mark['module']}.{mark['index']}** · {mark['stars']} · {mark['minutes']} min"
         lines[1:1] = ["", said, ""]
     lines[:] = literal_blocks(drawn(lines) if what == "module" else lines)
+    if what in ("property", "attribute", "data") and lines:
+        lines.insert(0, "")  # or napoleon takes what stands before a colon for a type
 
 
 def drawn(lines: list[str]) -> list[str]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ast
 import doctest
+import html
 import importlib.util
 import json
 import os
@@ -15,6 +16,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from types import ModuleType
 from typing import Any
+from urllib.parse import unquote
 
 import pytest
 import yaml
@@ -371,6 +373,24 @@ def test_the_book_builds_without_a_warning_in_good_time(the_book: tuple[str, flo
 def test_first_uses_are_linked_to_the_glossary() -> None:
     page = (ROOT / "_build" / "html" / "book" / "background.html").read_text(encoding="utf-8")
     assert len(re.findall(r'href="glossary\.html#term-KV-cache"', page)) == 1
+
+
+@pytest.mark.slow
+@pytest.mark.usefixtures("the_book")
+def test_links_between_built_pages_lead_to_something() -> None:
+    folder = ROOT / "_build" / "html"
+    pages = {path: path.read_text(encoding="utf-8") for path in folder.rglob("*.html") if "_static" not in path.parts}
+    anchors = {path: set(re.findall(r'\b(?:id|name)="([^"]+)"', text)) for path, text in pages.items()}
+    broken = []
+    for path, text in pages.items():
+        for target in re.findall(r'<a\b[^>]*\bhref="([^"]*)"', text):
+            if re.match(r"\w+:", target):
+                continue
+            file, _, anchor = html.unescape(target).partition("#")
+            to = (path.parent / unquote(file)).resolve() if file else path
+            if not to.exists() or (anchor and to in anchors and unquote(anchor) not in anchors[to]):
+                broken.append(f"{path.relative_to(folder)}: {target}")
+    assert broken == []
 
 
 @pytest.mark.slow
