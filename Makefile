@@ -2,7 +2,7 @@
 PYTHON ?= python3
 ARGS ?=
 
-.PHONY: help course test test-all stubs lint model book
+.PHONY: help course test test-all stubs lint model book mutants
 
 help:
 	@echo "make course     install into .venv, fetch the model, watch the engine answer eight prompts"
@@ -11,6 +11,7 @@ help:
 	@echo "make lint       style, types and stubs only"
 	@echo "make stubs      make flexnano/ from solutions/flexnano/"
 	@echo "make book       build the book into _build/html                   ARGS=--pdf prints it too"
+	@echo "make mutants    change the reference bit by bit: do the graders see it?    PYTHON=.venv/bin/python"
 	@echo "PYTHON=python3.12 names another Python"
 
 course:
@@ -33,3 +34,6 @@ model:
 
 book:
 	@$(PYTHON) -m course book $(ARGS)
+
+mutants:
+	@$(PYTHON) tests/course/mutants/run.py $(ARGS)

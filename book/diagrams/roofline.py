@@ -16,7 +16,7 @@ WEIGHTS, CACHE, TOKENS = (
     131072,
     500,
 )  # an 8-billion-parameter model in 16 bits; bytes a token; tokens a sequence
-LEFT, RIGHT, TOP, BOTTOM, WIDE, HIGH = 78, 150, 24, 62, 820, 440
+LEFT, RIGHT, TOP, BOTTOM, WIDE, HIGH = 78, 150, 44, 62, 820, 460
 X, Y = (1, 1024), (10, 100_000)
 LOOKS = {"L4": ("--one", "7 4"), "A100 40 GB": ("--two", "2 3"), "H100 SXM": ("--three", "")}
 STYLE = """
@@ -64,7 +64,7 @@ def draw() -> str:
         parts.append(f'<text x="{left - 10:.1f}" y="{up + 5:.1f}" text-anchor="end">{y:,}</text>')
     middle = (LEFT + WIDE - RIGHT) / 2
     parts.append(f'<text x="{middle:.1f}" y="{HIGH - 12}" text-anchor="middle">sequences in a decode step</text>')
-    parts.append(f'<text x="{LEFT - 66}" y="16">tokens/s, at most</text>')
+    parts.append(f'<text x="{LEFT - 66}" y="20">tokens/s, at most</text>')
     bend = WEIGHTS / (TOKENS * CACHE)  # where the cache takes as long to read as the weights
     for card in cards:
         most = min(most_sequences(card), X[1])
