@@ -1,6 +1,6 @@
 # Your copy of solutions/flexnano/attention.py, made by `python -m course stubs`
 # Yours to write: the body of each function that says `raise NotImplementedError("Exercise ...")`.
-# untouched while the rest of this file has the hash ca74c02f7f048c81
+# untouched while the rest of this file has the hash d8c378ce8ac088dd
 """Module 02: attention.  One function that a stock transformers model calls instead of its own, computed on one of three
 paths that mean the same:
 
@@ -86,15 +86,23 @@ def attend_flex(
     return flex_attention(q, k, v, score_mod, mask, scale, enable_gqa=many, kernel_options=options)
 
 
+def allow_many_graphs() -> None:
+    """Let one function have a graph for each batch size, prefill length and window; dynamo's own limit is 8.
+
+    Beyond it, fullgraph makes an error of what would otherwise be a silent and very slow fallback to eager.
+    """
+    config = torch._dynamo.config
+    config.recompile_limit = max(config.recompile_limit, 64)
+    config.accumulated_recompile_limit = max(config.accumulated_recompile_limit, 1024)
+
+
 def compiled_attention(device_type: str) -> Attend:
     """FlexAttention as one kernel, with graphs of its own: one for each caller, that is for each engine."""
     # dynamo keeps what it learns by code object, and makes a variable of each size that it has seen change.  Engines with
     # pools or pages of different sizes would teach each other kernels that don't compile, so each gets its own.
     code = attend_flex.__code__.replace(co_name=f"attend_{next(_numbers)}")
     attend = FunctionType(code, globals(), code.co_name)
-    # Batch sizes, prefill lengths and windows of one engine are graphs of one function; dynamo's own limit is 8.  Beyond
-    # it, fullgraph makes an error of what would otherwise be a silent and very slow fallback to eager.
-    torch._dynamo.config.recompile_limit = max(torch._dynamo.config.recompile_limit, 64)
+    allow_many_graphs()
     # On a GPU FlexAttention has a kernel of its own for decode, and takes it only where the batch size is a constant of
     # the graph: one graph a size.  On a CPU one graph with the size as a variable serves all.
     return torch.compile(attend, fullgraph=True, dynamic=False if device_type == "cuda" else None)

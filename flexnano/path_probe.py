@@ -1,6 +1,6 @@
 # Your copy of solutions/flexnano/path_probe.py, made by `python -m course stubs`
 # Given: there is nothing to fill in here.
-# untouched while the rest of this file has the hash 5a0d3d5d12f43462
+# untouched while the rest of this file has the hash 51d40bbade0ddb58
 """Which of the three attention paths works on this machine, found out by trying.  Given."""
 
 from __future__ import annotations
@@ -22,8 +22,7 @@ def decode_options(device: torch.device, dtype: torch.dtype, group: int, page_si
     The GPU kernel made for decode takes groups of 1, 2, 4, 8, … query heads for each key head.  Others fall to the general
     kernel, whose tiles are 128 keys wide unless told otherwise; but a tile must not span pages.
 
-    On an H100 tiles of 64 keys, 4 warps and 3 stages read the cache up to a tenth faster than the kernel's own choice
-    (benchmarks/README.md).  Cards with less shared memory keep that choice.
+    On Hopper cards tiles of 64 keys, 4 warps and 3 stages; others, with less shared memory, keep the kernel's own choice.
     """
     if device.type != "cuda":
         return None

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import torch
 from torch import nn
 
 from .model_probe import LayerSpec
@@ -37,9 +36,6 @@ def compile_layers(model: nn.Module, layers: list[LayerSpec]) -> None:
         Nothing.
     """
     ### BEGIN SOLUTION
-    # One graph for each batch size, prefill length and window.  dynamo's own limit is 8; beyond it, it would give up.
-    torch._dynamo.config.recompile_limit = max(torch._dynamo.config.recompile_limit, 64)
-    torch._dynamo.config.accumulated_recompile_limit = max(torch._dynamo.config.accumulated_recompile_limit, 1024)
     for layer in decoder_layers(model, layers):
         layer.compile(fullgraph=True, dynamic=False)
     ### END SOLUTION

@@ -74,6 +74,15 @@ class Graph:
             self.graph.replay()
 
 
+NONE = -1
+"""Stands for a token where the model gave no number."""
+
+
+def finite_or_none(logits_BV: Tensor, token_B: Tensor) -> Tensor:
+    """The chosen tokens, NONE where the logit is not finite: argmax prefers NaN, so that one anywhere in the row shows."""
+    return token_B.where(logits_BV.gather(1, token_B[:, None])[:, 0].isfinite(), NONE)
+
+
 class DecodeState:
     """What decode steps read and write on the device, for all batch sizes.
 
@@ -84,7 +93,7 @@ class DecodeState:
             next ones, so that the host has nothing to send.
         slot_B: int64, the slot of each row; 0 is padding.
         position_B: int64, the position of each row, for masks and RoPE.
-        chosen_B: int64, the token that the step chose for each row; -1 where its logit is not finite.
+        chosen_B: int64, the token that the step chose for each row, as `finite_or_none` gives it.
     """
 
     def __init__(self, max_batch_size: int, device: torch.device) -> None:
@@ -128,12 +137,12 @@ class DecodeState:
         self.position_B[:n] = position_B
         return slot_B, self.token_S[slot_B], position_B
 
-    def store(self, slot_B: Tensor, token_B: Tensor, finite_B: Tensor) -> None:
+    def store(self, slot_B: Tensor, token_B: Tensor, chosen_B: Tensor) -> None:
         """Note the tokens of a step.  The sinks' position stays 0, so that padding never grows."""
         n = len(slot_B)
         self.token_S[slot_B] = token_B
         self.position_S[slot_B] = torch.where(slot_B > 0, self.position_B[:n] + 1, 0)
-        self.chosen_B[:n] = token_B.where(finite_B, -1)
+        self.chosen_B[:n] = chosen_B
 
 
 class DecodeMask:

@@ -334,9 +334,8 @@ class Inference:
         The row is padded to L = `prefill_length`.  Each token carries its slot and its position in its own sequence;
         padding has slot 0 and position 0.  `documents[:L]` says which sequence each token belongs to: 0, 1, 2, … and each
         token of padding gets a number that no other token has.  It is written in place: the masks hold on to that tensor.
-        The model is called by `_forward` with the masks of
-        `get_prefill_block_mask` for each window, and returns logits only where they are needed: at the last token of each
-        sequence.
+        The model is called by `_forward` with the masks of `get_prefill_block_mask` for each window, and returns logits only
+        where they are needed: at the last token of each sequence.
 
         Args:
             rows: sequences with slots and pages, all of their tokens to be computed.
@@ -509,19 +508,24 @@ class Inference:
         if rows[0].start == 0 and len(rows) > 1 and logits_BV.isnan().any():
             # A masked key is not unread, and 0 · NaN is NaN: who shared the row with a NaN is asked again, alone.
             logits_BV = torch.cat([self.prefill_sequences([row]) for row in rows])
-        params = [row.sequence.params for row in rows]
-        batch = SamplingBatch.of(params, [row.sequence.seed for row in rows], self.device)
         position_B = torch.tensor([row.start + row.n_tokens for row in rows], device=self.device)
-        token_B = sample(logits_BV, batch, position_B)
+        token_B = sample(logits_BV, self._sampling_batch(rows), position_B)
         # argmax prefers NaN, so the chosen logit tells of one anywhere in the row.
         finite = logits_BV.gather(1, token_B[:, None])[:, 0].isfinite().tolist()
-        tokens = token_B.tolist()
-        for i, row in enumerate(rows):
-            if row.sequence.params.logprobs is not None and finite[i]:
-                row.sequence.logprobs += top_logprobs(
-                    logits_BV[i : i + 1], token_B[i : i + 1], row.sequence.params.logprobs
-                )
-        return [token if ok else None for token, ok in zip(tokens, finite, strict=True)]
+        tokens = [token if ok else None for token, ok in zip(token_B.tolist(), finite, strict=True)]
+        self._note_logprobs(rows, logits_BV, tokens)
+        return tokens
+
+    def _sampling_batch(self, rows: list[Row]) -> SamplingBatch:
+        params, seeds = [row.sequence.params for row in rows], [row.sequence.seed for row in rows]
+        return SamplingBatch.of(params, seeds, self.device)
+
+    def _note_logprobs(self, rows: list[Row], logits_BV: Tensor, tokens: list[int | None]) -> None:
+        """Note the probabilities that were asked for, where there is a token."""
+        for i, (row, token) in enumerate(zip(rows, tokens, strict=True)):
+            if (k := row.sequence.params.logprobs) is not None and token is not None:
+                token_B = torch.tensor([token], device=self.device)
+                row.sequence.logprobs += top_logprobs(logits_BV[i : i + 1], token_B, k)
 
     def _accept(self, sequence: Sequence, token: int | None) -> None:
         """Hand a sequence its token, end it if that was the last, and tell the caller."""

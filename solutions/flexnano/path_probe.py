@@ -19,8 +19,7 @@ def decode_options(device: torch.device, dtype: torch.dtype, group: int, page_si
     The GPU kernel made for decode takes groups of 1, 2, 4, 8, … query heads for each key head.  Others fall to the general
     kernel, whose tiles are 128 keys wide unless told otherwise; but a tile must not span pages.
 
-    On an H100 tiles of 64 keys, 4 warps and 3 stages read the cache up to a tenth faster than the kernel's own choice
-    (benchmarks/README.md).  Cards with less shared memory keep that choice.
+    On Hopper cards tiles of 64 keys, 4 warps and 3 stages; others, with less shared memory, keep the kernel's own choice.
     """
     if device.type != "cuda":
         return None
