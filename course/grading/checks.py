@@ -176,11 +176,6 @@ def is_raised(answer: Answer) -> bool:
     return isinstance(answer, dict) and "raised" in answer
 
 
-def equal(_case: Case, expected: Answer, answer: Answer) -> bool:
-    """Equal, floats to 1e-5."""
-    return close(1e-5)(_case, expected, answer)
-
-
 def close(tolerance: float) -> Callable[[Case, Answer, Answer], bool]:
     """A `same` for numbers: floats equal up to `tolerance`, absolute or relative; NaN equals NaN."""
 
@@ -198,6 +193,10 @@ def close(tolerance: float) -> Callable[[Case, Answer, Answer], bool]:
         return type(expected) is type(answer) and expected == answer
 
     return same
+
+
+equal = close(1e-5)
+"""Equal, floats to 1e-5."""
 
 
 def plain(value: Any) -> Any:

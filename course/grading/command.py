@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -12,6 +11,7 @@ from ..exercises import Exercise
 from . import card, grader, merge, report
 from .card import Outcome
 from .grader import Grading
+from .notebook import run_notebook
 
 ALL_PASSED, NOT_ALL, USAGE, NOTHING = 0, 1, 4, 5  # as pytest has them
 
@@ -63,8 +63,7 @@ def grade(
         say(f"no grader yet: {', '.join(left_out)}")
     notebooks = run_notebooks(root, sorted({one.module for one in wanted})) if with_notebook else {}
     if report_file is not None:
-        text = json.dumps(report.document(outcomes, package, notebooks), indent=1, ensure_ascii=False)
-        work.write(Path(report_file), text + "\n")
+        report.write(Path(report_file), outcomes, package, notebooks)
     if not outcomes:
         say("Nothing to grade.")
         return NOTHING
@@ -88,8 +87,6 @@ def chosen(root: Path, what: Sequence[str]) -> list[Exercise]:
 
 def run_notebooks(root: Path, modules: Sequence[int]) -> dict[str, str]:
     """Execute the notebooks of some modules.  Returns how each came out."""
-    from .pytest_plugin import run_notebook
-
     states = {}
     for module in modules:
         for notebook in sorted((root / "notebooks").glob(f"{module:02d}_*.ipynb")):

@@ -160,9 +160,7 @@ class Grading:
     def grade(self, exercise: Exercise) -> Outcome:
         """Grade one exercise."""
         judge = judges(exercise.module, self.root)[exercise.number]
-        outcome = Outcome(
-            exercise.number, exercise.name, exercise.file, exercise.minutes, "passed", section=judge.section
-        )
+        outcome = _passed(exercise, judge)
         if (error := self.errors.get(exercise.file)) is not None:
             outcome.status = "unreadable"
             outcome.got = f"flexnano/{exercise.file} is not Python: {error}"
@@ -260,9 +258,7 @@ class Grading:
 
     def _attempt(self, exercise: Exercise, judge: checks.Exercise, sources: dict[str, str]) -> Outcome:
         """Ask all checks of an exercise in one package."""
-        outcome = Outcome(
-            exercise.number, exercise.name, exercise.file, exercise.minutes, "passed", section=judge.section
-        )
+        outcome = _passed(exercise, judge)
         folder = Path(tempfile.mkdtemp(dir=self._scratch.name)) / "flexnano"
         folder.mkdir()
         for file, source in sources.items():
@@ -383,6 +379,11 @@ class Grading:
 
 
 # ------------------------------------------------------------------------------------------------------- helpers
+
+
+def _passed(exercise: Exercise, judge: checks.Exercise) -> Outcome:
+    """The outcome from which all others are made."""
+    return Outcome(exercise.number, exercise.name, exercise.file, exercise.minutes, "passed", section=judge.section)
 
 
 def _read(path: Path) -> str:

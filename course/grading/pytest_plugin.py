@@ -5,7 +5,6 @@ Each judge.py is collected as one item an exercise, and one for the notebook if 
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -179,6 +178,5 @@ def pytest_unconfigure(config: pytest.Config) -> None:
     if not outcomes:
         return
     if path := config.getoption("--report"):
-        document = report.document(outcomes, package_folder(), config.stash[_notebooks])
-        Path(path).write_text(json.dumps(document, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
+        report.write(Path(path), outcomes, package_folder(), config.stash[_notebooks])
     print(report.last_line(outcomes), flush=True)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import platform
 import sys
 from collections import Counter
@@ -10,6 +11,7 @@ from importlib import metadata
 from pathlib import Path
 from typing import Any
 
+from .. import work
 from .card import Outcome
 
 
@@ -35,3 +37,8 @@ def document(outcomes: Sequence[Outcome], package: Path, notebooks: dict[str, st
         "exercises": [outcome.as_dict() for outcome in outcomes],
         "notebooks": notebooks,
     }
+
+
+def write(path: Path, outcomes: Sequence[Outcome], package: Path, notebooks: dict[str, str]) -> None:
+    """Write the document as a file."""
+    work.write(path, json.dumps(document(outcomes, package, notebooks), indent=1, ensure_ascii=False) + "\n")
