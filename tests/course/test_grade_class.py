@@ -14,7 +14,6 @@ import time
 import zipfile
 from pathlib import Path
 
-import little_course
 import pytest
 
 from course import classroom, work
@@ -118,16 +117,6 @@ BAD_WITH_WALLS = {
         raise RuntimeError(f"done {done}")
     """,
 }
-
-
-@pytest.fixture(scope="module")
-def untouched(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return little_course.make(tmp_path_factory.mktemp("course"))
-
-
-@pytest.fixture
-def root(untouched: Path, tmp_path: Path) -> Path:
-    return shutil.copytree(untouched, tmp_path / "course")
 
 
 def hand_in(folder: Path, root: Path, put: str = "") -> None:

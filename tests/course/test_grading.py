@@ -7,7 +7,6 @@ import os
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -22,13 +21,6 @@ from course.grading.grader import Grading
 from course.grading.pool import Pool
 
 STUBS = ROOT / "flexnano"
-
-
-@pytest.fixture(scope="module")
-def pool() -> Iterator[Pool]:
-    shared = Pool()
-    yield shared
-    shared.close()
 
 
 def learner(folder: Path, *, done: tuple[str, ...] = (), code: dict[str, str] | None = None, extra: str = "") -> Path:

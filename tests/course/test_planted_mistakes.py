@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -23,13 +23,6 @@ GRADED = [
     for one in merge.course_exercises()
     if one.module == module and one.number in grader.judges(module)
 ]
-
-
-@pytest.fixture(scope="module")
-def pool() -> Iterator[Pool]:
-    shared = Pool()
-    yield shared
-    shared.close()
 
 
 def name_of(planted: Planted | Alternative) -> str:

@@ -3,11 +3,9 @@
 from __future__ import annotations
 
 import json
-import shutil
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
 from pathlib import Path
 
 import little_course
@@ -17,23 +15,6 @@ from course import speed, status
 from course.environment import ROOT
 from course.grading.grader import Grading
 from course.grading.pool import Pool
-
-
-@pytest.fixture(scope="module")
-def pool() -> Iterator[Pool]:
-    shared = Pool()
-    yield shared
-    shared.close()
-
-
-@pytest.fixture(scope="module")
-def untouched(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return little_course.make(tmp_path_factory.mktemp("course"))
-
-
-@pytest.fixture
-def root(untouched: Path, tmp_path: Path) -> Path:
-    return shutil.copytree(untouched, tmp_path / "course")
 
 
 @pytest.fixture

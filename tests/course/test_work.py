@@ -8,7 +8,6 @@ import shutil
 import subprocess
 import sys
 import zipfile
-from collections.abc import Iterator
 from pathlib import Path
 
 import little_course
@@ -18,23 +17,6 @@ from course import release, status, work
 from course.console import CourseError
 from course.grading import merge
 from course.grading.pool import Pool
-
-
-@pytest.fixture(scope="module")
-def pool() -> Iterator[Pool]:
-    shared = Pool()
-    yield shared
-    shared.close()
-
-
-@pytest.fixture(scope="module")
-def untouched(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return little_course.make(tmp_path_factory.mktemp("course"))
-
-
-@pytest.fixture
-def root(untouched: Path, tmp_path: Path) -> Path:
-    return shutil.copytree(untouched, tmp_path / "course")
 
 
 @pytest.fixture

@@ -12,6 +12,7 @@ A mutant that the graders pass is a survivor.  Those that no grader can catch, b
 from __future__ import annotations
 
 import argparse
+import ast
 import json
 import subprocess
 import sys
@@ -27,7 +28,7 @@ HERE = Path(__file__).resolve().parent
 ROOT = HERE.parents[2]
 sys.path[:0] = [str(ROOT), str(HERE.parent)]
 
-from planting import REFERENCE  # noqa: E402
+from planting import REFERENCE, package  # noqa: E402
 
 from course import stubs  # noqa: E402
 from course.exercises import Exercise  # noqa: E402
@@ -69,18 +70,16 @@ def solution_lines(source: str, file: str) -> dict[int, Exercise]:
     return found
 
 
-def in_string(source: str, position: tuple[int, int]) -> bool:
-    """Whether a place lies in a string literal, f-strings included."""
-    import ast
+Place = tuple[int, int]
 
-    line, column = position
-    for node in ast.walk(ast.parse(source)):
-        is_text = isinstance(node, ast.JoinedStr) or (isinstance(node, ast.Constant) and isinstance(node.value, str))
-        if is_text:
-            start, end = (node.lineno, node.col_offset), (node.end_lineno, node.end_col_offset)  # type: ignore[attr-defined]
-            if start <= (line, column) < end:  # type: ignore[operator]
-                return True
-    return False
+
+def strings(source: str) -> list[tuple[Place, Place]]:
+    """Where the string literals of a source begin and end, f-strings included: line from 1, column."""
+    return [
+        ((node.lineno, node.col_offset), (node.end_lineno or 0, node.end_col_offset or 0))
+        for node in ast.walk(ast.parse(source))
+        if isinstance(node, ast.JoinedStr) or (isinstance(node, ast.Constant) and isinstance(node.value, str))
+    ]
 
 
 def changed_line(before: str, after: str) -> tuple[int, str, str]:
@@ -98,14 +97,14 @@ def run_module(module: str, pool: Pool, budget: float) -> None:
 
     file = f"{module}.py"
     source = (REFERENCE / file).read_text(encoding="utf-8")
-    lines = solution_lines(source, file)
+    lines, texts = solution_lines(source, file), strings(source)
     until = time.monotonic() + budget
     with use_db(session(module), WorkDB.Mode.open) as database:
         pending = list(database.pending_work_items)
         for number, item in enumerate(pending, start=1):
             (mutation,) = item.mutations
             exercise = lines.get(mutation.start_pos[0])
-            if exercise is None or in_string(source, mutation.start_pos):
+            if exercise is None or any(begin <= mutation.start_pos < end for begin, end in texts):
                 database.set_result(item.job_id, WorkResult(worker_outcome=WorkerOutcome.SKIPPED))
                 continue
             if time.monotonic() > until:
@@ -138,13 +137,10 @@ def grade(mutated: str, file: str, exercise: Exercise, pool: Pool) -> str:
         compile(mutated, file, "exec")
     except SyntaxError:
         return "not python"
+    code = merge.parts(mutated)[exercise.name].text(mutated)
     with tempfile.TemporaryDirectory() as scratch:
-        package = Path(scratch) / "flexnano"
-        package.mkdir()
-        for path in REFERENCE.glob("*.py"):
-            text = mutated if path.name == file else path.read_text(encoding="utf-8")
-            (package / path.name).write_text(text, encoding="utf-8")
-        with Grading(package, REFERENCE, pool=pool, seconds=SECONDS) as grading:
+        changed = package(Path(scratch), {(file, exercise.name): code})
+        with Grading(changed, REFERENCE, pool=pool, seconds=SECONDS) as grading:
             return grading.grade(exercise).status
 
 
