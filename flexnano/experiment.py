@@ -1,6 +1,6 @@
 # Your copy of solutions/flexnano/experiment.py, made by `python -m course stubs`
 # Yours to write: the body of each function that says `raise NotImplementedError("Exercise ...")`.
-# untouched while the rest of this file has the hash 3c78d5d744704ecb
+# untouched while the rest of this file has the hash c70b10adf2ab6846
 """Module 02: the experiment.  What it takes to put an attention function into a stock model and to say what that is worth:
 the mask of a batch, the swap, the stopwatch.  experiments/AddFlexAttentionQwen/ runs it on Qwen3.
 """
@@ -9,20 +9,18 @@ from __future__ import annotations
 
 import contextlib
 import itertools
-import statistics
-import time
 from collections import Counter
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 from torch.nn.attention.flex_attention import BlockMask, create_block_mask
 from transformers import AttentionInterface, PreTrainedModel
 
 from .attention import forget_attention
 from .masks import MaskMod, all_of, causal
+from .stopwatch import Stopwatch, Timing
 
 
 def document_block_mask(document_BL: Tensor, mask_mod: MaskMod = causal, block_size: int = 128) -> BlockMask:
@@ -50,7 +48,7 @@ def document_block_mask(document_BL: Tensor, mask_mod: MaskMod = causal, block_s
 
 
 @contextlib.contextmanager
-def attention_swapped(model: PreTrainedModel, attention: Callable[..., Any]) -> Iterator[Counter[nn.Module]]:
+def attention_swapped(model: PreTrainedModel, attention: Callable[..., Any]) -> Iterator[Counter[torch.nn.Module]]:
     """Let a model compute its attention with another function for a while, and prove that it did.  [2.4 · ★★☆ · 25 min]
 
         with attention_swapped(model, attention) as calls:
@@ -78,42 +76,6 @@ def attention_swapped(model: PreTrainedModel, attention: Callable[..., Any]) -> 
 
 
 _numbers = itertools.count()
-
-
-class Stopwatch:
-    """Marks moments on the device's own timeline: on a GPU as CUDA events, on a CPU as readings of the clock."""
-
-    def __init__(self, device_type: str) -> None:
-        self.on_gpu = device_type == "cuda"
-
-    def mark(self) -> Any:
-        """A moment: after all work that has been asked for so far, and before all that comes.  Does not wait for it."""
-        if not self.on_gpu:
-            return time.perf_counter()
-        event = torch.cuda.Event(enable_timing=True)
-        event.record()
-        return event
-
-    def wait(self) -> None:
-        """Come back when the device has done all that it was asked for."""
-        if self.on_gpu:
-            torch.cuda.synchronize()
-
-    def seconds(self, begin: Any, end: Any) -> float:
-        """From one mark to another.  Raises RuntimeError if the device has not reached them yet."""
-        return begin.elapsed_time(end) / 1e3 if self.on_gpu else end - begin
-
-
-@dataclass(frozen=True)
-class Timing:
-    """Seconds of the first call, which compiles, and of each of those that count."""
-
-    first: float
-    repeats: list[float]
-
-    @property
-    def median(self) -> float:
-        return statistics.median(self.repeats)
 
 
 def measure(run: Callable[[], object], stopwatch: Stopwatch, warm_up: int = 2, repeats: int = 5) -> Timing:

@@ -1,6 +1,6 @@
 # Your copy of solutions/flexnano/prompts.py, made by `python -m course stubs`
 # Given: there is nothing to fill in here.
-# untouched while the rest of this file has the hash 0ec378dc5a4059ab
+# untouched while the rest of this file has the hash 5908be1eec13c943
 """What a caller may give as a prompt, and its token ids.  Given."""
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ from typing import Any
 
 from torch import Tensor
 
-from .sampling import SamplingParams
+from .sampling_params import SamplingParams
 
 Prompt = str | Sequence[int] | Sequence[Mapping[str, Any]]
 """Raw text, token ids, or chat messages such as [{"role": "user", "content": "Hello"}]."""

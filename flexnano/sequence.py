@@ -1,6 +1,6 @@
 # Your copy of solutions/flexnano/sequence.py, made by `python -m course stubs`
 # Yours to write: the body of each function that says `raise NotImplementedError("Exercise ...")`.
-# untouched while the rest of this file has the hash 85c5fdf31328663e
+# untouched while the rest of this file has the hash 6fcb1a9b8246fc0b
 """Module 05: a sequence, one request on its way through the engine."""
 
 from __future__ import annotations
@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 from enum import Enum
 from typing import TYPE_CHECKING
 
-from .sampling import SamplingParams
+from .sampling_params import SamplingParams
 
 if TYPE_CHECKING:
     from .detokenize import Detokenizer

@@ -25,8 +25,6 @@ if TYPE_CHECKING:  # for editors and type checkers; at run time __getattr__ look
     from .attention import prepare_mask as prepare_mask
     from .attention import register_attention as register_attention
     from .detokenize import Detokenizer as Detokenizer
-    from .experiment import Stopwatch as Stopwatch
-    from .experiment import Timing as Timing
     from .experiment import attention_swapped as attention_swapped
     from .experiment import document_block_mask as document_block_mask
     from .experiment import measure as measure
@@ -57,17 +55,19 @@ if TYPE_CHECKING:  # for editors and type checkers; at run time __getattr__ look
     from .results import Result as Result
     from .results import TokenEvent as TokenEvent
     from .sampling import SamplingBatch as SamplingBatch
-    from .sampling import SamplingParams as SamplingParams
     from .sampling import gumbel_noise as gumbel_noise
     from .sampling import keep_min_p as keep_min_p
     from .sampling import keep_top_k as keep_top_k
     from .sampling import keep_top_p as keep_top_p
     from .sampling import sample as sample
     from .sampling import top_logprobs as top_logprobs
+    from .sampling_params import SamplingParams as SamplingParams
     from .scheduler import Row as Row
     from .scheduler import Scheduler as Scheduler
     from .sequence import Sequence as Sequence
     from .sequence import Status as Status
+    from .stopwatch import Stopwatch as Stopwatch
+    from .stopwatch import Timing as Timing
     from .trace import Trace as Trace
     from .trace import record as record
     from .viz import draw_fragmentation as draw_fragmentation
@@ -83,12 +83,14 @@ _PUBLIC = {
         "sliding_window soft_cap visible_blocks"
     ),
     "attention": ("AttentionPath GatherMask attention_forward gather_mask prepare_mask register_attention"),
-    "experiment": "Stopwatch Timing attention_swapped document_block_mask measure",
+    "experiment": "attention_swapped document_block_mask measure",
+    "stopwatch": "Stopwatch Timing",
     "page_table": "PageTable",
     "kv_cache": "PagedKVCache attach_caches kv_bytes_per_token pages_for_budget",
     "sequence": "Sequence Status",
     "scheduler": "Row Scheduler",
-    "sampling": "SamplingBatch SamplingParams gumbel_noise keep_min_p keep_top_k keep_top_p sample top_logprobs",
+    "sampling": "SamplingBatch gumbel_noise keep_min_p keep_top_k keep_top_p sample top_logprobs",
+    "sampling_params": "SamplingParams",
     "inference": "Inference",
     "results": "EngineStats Metrics Result TokenEvent",
     "detokenize": "Detokenizer",

@@ -25,7 +25,8 @@ from .page_table import PageTable
 from .path_probe import choose_path, choose_steps, decode_options
 from .prompts import Prompt, one_params_each, prompt_ids
 from .results import EngineStats, Result, TokenEvent
-from .sampling import SamplingBatch, SamplingParams, sample, top_logprobs
+from .sampling import SamplingBatch, sample, top_logprobs
+from .sampling_params import SamplingParams
 from .scheduler import Row, Scheduler
 from .sequence import Sequence
 

@@ -8,7 +8,7 @@ from typing import Any
 
 from torch import Tensor
 
-from .sampling import SamplingParams
+from .sampling_params import SamplingParams
 
 Prompt = str | Sequence[int] | Sequence[Mapping[str, Any]]
 """Raw text, token ids, or chat messages such as [{"role": "user", "content": "Hello"}]."""

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from enum import Enum
 from typing import TYPE_CHECKING
 
-from .sampling import SamplingParams
+from .sampling_params import SamplingParams
 
 if TYPE_CHECKING:
     from .detokenize import Detokenizer

@@ -137,7 +137,18 @@ def test_the_whole_command_line_runs_on_the_reference() -> None:
 # -------------------------------------------------------------------------------------------------------- size
 
 
-COUNTED = ("masks", "attention", "page_table", "kv_cache", "sequence", "scheduler", "sampling", "inference")
+COUNTED = [
+    "masks",
+    "attention",
+    "experiment",
+    "page_table",
+    "kv_cache",
+    "sequence",
+    "scheduler",
+    "sampling",
+    "inference",
+]
+"""The files that hold exercises of modules 01 to 06; the others are given."""
 
 
 def lines_of_code(source: str) -> int:

@@ -10,7 +10,7 @@ from typing import Any
 
 from course.grading.driving import NotUsable, instance
 from flexnano.page_table import PageTable
-from flexnano.sampling import SamplingParams
+from flexnano.sampling_params import SamplingParams
 from flexnano.scheduler import Scheduler
 from flexnano.sequence import Sequence, Status
 
