@@ -110,7 +110,7 @@ def brought_up_to_date(text: str, module: int, exercises: list[Exercise], root: 
     for begin, end, cell in reversed(spans):
         wanted = made(cell, module, by_number, root)
         if wanted is not None and wanted != cell:
-            text = text[:begin] + _written(wanted, text, begin) + text[end:]
+            text = text[:begin] + rewritten(wanted, text, begin) + text[end:]
     return text
 
 
@@ -195,7 +195,7 @@ def cell_spans(text: str) -> Iterator[tuple[int, int, dict[str, Any]]]:
         raise ValueError("its cells can't be found")
 
 
-def _written(cell: dict[str, Any], text: str, at: int) -> str:
+def rewritten(cell: dict[str, Any], text: str, at: int) -> str:
     """A cell as JSON, indented as the one that stands at `at`."""
     line = text[text.rfind("\n", 0, at) + 1 : at]
     margin = line if not line.strip() else ""
@@ -310,7 +310,7 @@ def run(text: str, folder: Path, reference: bool = True) -> Run:
         client.stop_channels()
         manager.shutdown_kernel(now=True)
     for begin, end, shown in reversed(new):
-        text = text[:begin] + _written(shown, text, begin) + text[end:]
+        text = text[:begin] + rewritten(shown, text, begin) + text[end:]
     return Run(text, errors)
 
 

@@ -1,6 +1,6 @@
 # Your copy of solutions/flexnano/__init__.py, made by `python -m course stubs`
 # Given: there is nothing to fill in here.
-# untouched while the rest of this file has the hash ad6ca76588903914
+# untouched while the rest of this file has the hash dbcfdf2e52c04c82
 """A small LLM inference engine on PyTorch's FlexAttention, built module by module in the course.
 
     from flexnano import Inference, SamplingParams
@@ -36,6 +36,8 @@ if TYPE_CHECKING:  # for editors and type checkers; at run time __getattr__ look
     from .kv_cache import attach_caches as attach_caches
     from .kv_cache import kv_bytes_per_token as kv_bytes_per_token
     from .kv_cache import pages_for_budget as pages_for_budget
+    from .machine import Machine as Machine
+    from .machine import measure_machine as measure_machine
     from .masks import MaskMod as MaskMod
     from .masks import ScoreMod as ScoreMod
     from .masks import all_of as all_of
@@ -57,6 +59,7 @@ if TYPE_CHECKING:  # for editors and type checkers; at run time __getattr__ look
     from .results import Metrics as Metrics
     from .results import Result as Result
     from .results import TokenEvent as TokenEvent
+    from .roofline import least_step_seconds as least_step_seconds
     from .sampling import SamplingBatch as SamplingBatch
     from .sampling import gumbel_noise as gumbel_noise
     from .sampling import keep_min_p as keep_min_p
@@ -90,6 +93,8 @@ _PUBLIC = {
     "stopwatch": "Stopwatch Timing",
     "page_table": "PageTable",
     "kv_cache": "PagedKVCache attach_caches kv_bytes_per_token pages_for_budget",
+    "machine": "Machine measure_machine",
+    "roofline": "least_step_seconds",
     "sequence": "Sequence Status",
     "scheduler": "Row Scheduler",
     "sampling": "SamplingBatch gumbel_noise keep_min_p keep_top_k keep_top_p sample top_logprobs",

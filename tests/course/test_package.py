@@ -143,6 +143,7 @@ COUNTED = [
     "experiment",
     "page_table",
     "kv_cache",
+    "roofline",
     "sequence",
     "scheduler",
     "sampling",

@@ -1489,6 +1489,7 @@ def empty_interval_cases() -> list[Case]:
         interval_case([0, 5, 0], [3, 2, 3], 3, (3, 2)),
         interval_case([0, 5], [3, 4], 2, (1, 4), [[8, 4], [2, 7]]),
         interval_case([8, 8, 5], [3, 3, 4], 5, (2, 2)),
+        interval_case([0, 9], [0, 3], 3, (2, 1)),
     ]
 
 

@@ -2409,6 +2409,8 @@ def block_cases() -> list[Case]:
             pages=7,
             stale={"4": 1},
         ),
+        # As many rows as the table has slots.
+        block_case({"1": [3, 1], "2": [2]}, [2, 1], [[[[0], []]], [[[1], [0]]]], "lengths", lengths=[1, 3], slots=2),
     ]
 
 

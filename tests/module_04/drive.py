@@ -11,7 +11,9 @@ from torch import Tensor
 
 from course.grading.driving import NotUsable, instance, tensor
 from flexnano.kv_cache import PagedKVCache, attach_caches, kv_bytes_per_token, pages_for_budget
+from flexnano.machine import Machine
 from flexnano.page_table import PageTable
+from flexnano.roofline import least_step_seconds
 
 EMPTY = -1.0  # what the pool holds where nothing was written
 LETTERS = "abcdefgh"
@@ -266,3 +268,14 @@ def at_birth(case: dict[str, Any]) -> list[str]:
         both = torch.cat([pool.flatten().float() for pool in (cache_at(layer).k_cache, cache_at(layer).v_cache)])
         answer.append("NaN" if both.isnan().any() else "zeros" if not both.any() else "something else")
     return answer
+
+
+# ---------------------------------------------------------------------------------------------------- 4.5 least_step_seconds
+
+
+def seconds(case: dict[str, Any]) -> float:
+    machine = Machine("a machine", bytes_per_second=case["reads"], flops_per_second=case["computes"])
+    found = least_step_seconds(
+        machine, case["weights"], case["bytes"], case["new"], case["cached"], kv_bytes_per_token=case["kv"]
+    )
+    return float(instance(found, (int, float), "the result of least_step_seconds"))

@@ -992,3 +992,174 @@ def at_birth(case: Case) -> list[str]:
 @at_birth.shows("dirty-pool")
 def _(_case: Case, _expected: Any, answer: Any) -> bool:
     return "NaN" in answer
+
+
+# ==================================================================================================== 4.5 roofline
+
+roofline = Exercise(
+    "4.5",
+    section="The least time a step can take",
+    hints=(
+        "Which two things does a step have to do, and how long does each take on its own?",
+        "Put the case into three numbers: bytes of the weights, bytes of the cache, operations. Which of them grows with the "
+        "new tokens, and which with the cached ones?",
+        "Bytes of the weights and of the cache by what is read a second; two operations for each weight and new token by "
+        "what is computed a second; the longer of the two.",
+    ),
+)
+roofline.mistake(
+    "adds-them",
+    "Memory delivers the next weights while the last ones are multiplied. Does a step then take both times?",
+    "Reading and computing are put one after the other.",
+    "Take the longer of the two times.",
+)
+roofline.mistake(
+    "the-shorter",
+    "A step is over when both are done. Which of the two times is that?",
+    "The shorter of the two times comes back.",
+    "A step ends when the slower of reading and computing ends: give back that time.",
+)
+roofline.mistake(
+    "one-operation",
+    "A weight is multiplied, and the product is added to a sum. How many operations is that?",
+    "The operations are off by a factor of two.",
+    "Count two operations for each weight and new token.",
+)
+roofline.mistake(
+    "weights-for-each-token",
+    "A batch of sixteen sequences: how often does a step have to read the weights from memory?",
+    "The weights are read again for each new token. Then batching would never pay.",
+    "Count the bytes of the weights once a step.",
+)
+roofline.mistake(
+    "cache-for-each-token",
+    "`cached_tokens` is of all sequences together. Does each of the new tokens read all of them?",
+    "The cache is counted once for each new token, though every cached token belongs to one sequence only.",
+    "Count each cached token once.",
+)
+roofline.mistake(
+    "no-cache",
+    "A hundred long conversations decode one token each. What is read besides the weights?",
+    "Only the weights are read; keys and values are missing.",
+    "Add the bytes of the cached tokens to those of the weights.",
+)
+roofline.mistake(
+    "weights-not-bytes",
+    "How many bytes is a weight?",
+    "The weights are counted, not their bytes.",
+    "Multiply the number of weights by the bytes of each where they are read.",
+)
+roofline.mistake(
+    "bytes-computed",
+    "Does the number of operations depend on how many bytes a weight takes?",
+    "`bytes_per_weight` has come into the operations.",
+    "Operations count weights; only reading counts bytes.",
+)
+roofline.mistake(
+    "cached-are-computed",
+    "What does the cache keep a step from doing again?",
+    "The cached tokens go through the weights again, as if there were no cache.",
+    "Only the new tokens are multiplied with the weights.",
+)
+roofline.mistake(
+    "one-token",
+    "Sixteen sequences decode one token each. How many tokens are multiplied with the weights?",
+    "The number of new tokens is missing from the operations.",
+    "Multiply by the new tokens.",
+)
+
+
+def steps(*cases: tuple[int, int, int, int, int, int, int]) -> list[Case]:
+    names = ("reads", "computes", "weights", "bytes", "new", "cached", "kv")
+    return [dict(zip(names, case, strict=True)) for case in cases]
+
+
+STEPS = steps(
+    (100, 1000, 50, 2, 1, 0, 10),
+    (100, 1000, 50, 2, 30, 0, 10),
+    (100, 1000, 50, 4, 1, 7, 10),
+    (100, 1000, 50, 2, 3, 15, 10),
+    (100, 1000, 50, 4, 20, 5, 10),
+    (100, 100, 50, 2, 4, 30, 10),
+    (100, 100, 50, 1, 2, 30, 10),
+    (100, 300, 30, 2, 7, 20, 8),
+    (3_070_000_000_000, 755_000_000_000_000, 2_614_341_888, 2, 256, 131_072, 106_496),
+    (3_070_000_000_000, 755_000_000_000_000, 2_614_341_888, 2, 8_192, 0, 106_496),
+    (12_000_000_000, 80_000_000_000, 134_515_008, 4, 16, 4_096, 46_080),
+)
+
+
+def say_step(case: Case) -> str:
+    return (
+        f"reads {case['reads']:,} bytes/s, computes {case['computes']:,} operations/s; {case['weights']:,} weights of "
+        f"{some(case['bytes'], 'byte')}; {some(case['new'], 'new token')}, {some(case['cached'], 'cached token')} of "
+        f"{some(case['kv'], 'byte')}"
+    )
+
+
+def least(
+    case: Case, read: Callable[[Case], int] | None = None, computed: Callable[[Case], int] | None = None, of: Any = max
+) -> float:
+    """The time, with what is read or computed replaced."""
+    n_bytes = case["weights"] * case["bytes"] + case["cached"] * case["kv"] if read is None else read(case)
+    operations = 2 * case["weights"] * case["new"] if computed is None else computed(case)
+    return float(of((n_bytes / case["reads"], operations / case["computes"])))
+
+
+@roofline.check(
+    cases=STEPS,
+    describe=say_step,
+    draw=lambda _case, answer: f"{answer:.6g} s",
+    same=lambda _case, expected, answer: math.isclose(expected, answer, rel_tol=1e-6),
+)
+def seconds(case: Case) -> float:
+    return least(case)
+
+
+predict(seconds, "adds-them", lambda case: least(case, of=sum))
+predict(seconds, "the-shorter", lambda case: least(case, of=min))
+predict(
+    seconds,
+    "one-operation",
+    lambda case: least(case, computed=lambda case: case["weights"] * case["new"]),
+    lambda case: least(case, computed=lambda case: 4 * case["weights"] * case["new"]),
+)
+predict(
+    seconds,
+    "weights-for-each-token",
+    lambda case: least(
+        case, read=lambda case: case["new"] * case["weights"] * case["bytes"] + case["cached"] * case["kv"]
+    ),
+)
+predict(
+    seconds,
+    "cache-for-each-token",
+    lambda case: least(
+        case, read=lambda case: case["weights"] * case["bytes"] + case["new"] * case["cached"] * case["kv"]
+    ),
+    lambda case: least(
+        case, read=lambda case: case["new"] * (case["weights"] * case["bytes"] + case["cached"] * case["kv"])
+    ),
+)
+predict(seconds, "no-cache", lambda case: least(case, read=lambda case: case["weights"] * case["bytes"]))
+predict(
+    seconds,
+    "weights-not-bytes",
+    *(
+        (lambda case, n=n: least(case, read=lambda case: n * case["weights"] + case["cached"] * case["kv"]))
+        for n in (1, 2)
+    ),
+)
+predict(
+    seconds,
+    "bytes-computed",
+    lambda case: least(case, computed=lambda case: 2 * case["weights"] * case["bytes"] * case["new"]),
+    lambda case: least(case, computed=lambda case: case["weights"] * case["bytes"] * case["new"]),
+)
+predict(
+    seconds,
+    "cached-are-computed",
+    lambda case: least(case, computed=lambda case: 2 * case["weights"] * (case["new"] + case["cached"])),
+    lambda case: least(case, computed=lambda case: 2 * case["weights"] * case["cached"]),
+)
+predict(seconds, "one-token", lambda case: least(case, computed=lambda case: 2 * case["weights"]))

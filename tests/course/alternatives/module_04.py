@@ -16,6 +16,16 @@ def attach_caches(
     layers: Iterable[LayerSpec], tables: Mapping[int | None, PageTable], dtype: torch.dtype
 ) -> list[PagedKVCache]:
 """
+ROOFLINE = """
+def least_step_seconds(
+    machine: Machine,
+    weights: int,
+    bytes_per_weight: int,
+    new_tokens: int,
+    cached_tokens: int,
+    kv_bytes_per_token: int,
+) -> float:
+"""
 
 ALTERNATIVES = [
     Alternative(
@@ -154,6 +164,30 @@ ALTERNATIVES = [
         spec.module.kv_cache.k_cache.zero_()
         attached += [spec.module.kv_cache]
     return attached
+""",
+    ),
+    Alternative(
+        "4.5",
+        "two branches",
+        ROOFLINE
+        + """
+    memory = (bytes_per_weight * weights + kv_bytes_per_token * cached_tokens) / machine.bytes_per_second
+    arithmetic = weights * new_tokens * 2.0 / machine.flops_per_second
+    if arithmetic > memory:
+        return arithmetic
+    return memory
+""",
+    ),
+    Alternative(
+        "4.5",
+        "by intensity",
+        ROOFLINE
+        + """
+    n_bytes = weights * bytes_per_weight + cached_tokens * kv_bytes_per_token
+    n_operations = new_tokens * 2 * weights
+    ridge = machine.flops_per_second / machine.bytes_per_second
+    bound_by_memory = n_operations / n_bytes <= ridge
+    return n_bytes / machine.bytes_per_second if bound_by_memory else n_operations / machine.flops_per_second
 """,
     ),
 ]

@@ -454,4 +454,54 @@ ATTACHED = [
     ),
 ]
 
-MISTAKES = [*UPDATES, *PER_TOKENS, *BUDGETS, *ATTACHED]
+READ = "read = weights * bytes_per_weight + cached_tokens * kv_bytes_per_token"
+COMPUTED = "computed = 2 * weights * new_tokens"
+LONGER = "return max(read / machine.bytes_per_second, computed / machine.flops_per_second)"
+
+ROOFLINES = [
+    Planted(
+        "4.5",
+        "adds-them",
+        old=LONGER,
+        new="return read / machine.bytes_per_second + computed / machine.flops_per_second",
+    ),
+    Planted("4.5", "the-shorter", old="max(", new="min("),
+    Planted("4.5", "one-operation", old=COMPUTED, new="computed = weights * new_tokens"),
+    Planted("4.5", "one-operation", note="twice two", old=COMPUTED, new="computed = 2 * 2 * weights * new_tokens"),
+    Planted("4.5", "weights-for-each-token", old="read = weights", new="read = new_tokens * weights"),
+    Planted("4.5", "cache-for-each-token", old="+ cached_tokens", new="+ new_tokens * cached_tokens"),
+    Planted(
+        "4.5",
+        "cache-for-each-token",
+        note="all for each token",
+        old=READ,
+        new="read = new_tokens * (weights * bytes_per_weight + cached_tokens * kv_bytes_per_token)",
+    ),
+    Planted("4.5", "no-cache", old=READ, new="read = weights * bytes_per_weight"),
+    Planted("4.5", "weights-not-bytes", old=READ, new="read = weights + cached_tokens * kv_bytes_per_token"),
+    Planted(
+        "4.5",
+        "weights-not-bytes",
+        note="always bfloat16",
+        old=READ,
+        new="read = 2 * weights + cached_tokens * kv_bytes_per_token",
+    ),
+    Planted("4.5", "bytes-computed", old=COMPUTED, new="computed = 2 * weights * bytes_per_weight * new_tokens"),
+    Planted(
+        "4.5",
+        "bytes-computed",
+        note="for the two",
+        old=COMPUTED,
+        new="computed = weights * bytes_per_weight * new_tokens",
+    ),
+    Planted("4.5", "cached-are-computed", old=COMPUTED, new="computed = 2 * weights * (new_tokens + cached_tokens)"),
+    Planted(
+        "4.5", "cached-are-computed", note="only those", old=COMPUTED, new="computed = 2 * weights * cached_tokens"
+    ),
+    Planted("4.5", "one-token", old=COMPUTED, new="computed = 2 * weights"),
+    Planted("4.5", "", note="a rate", old=LONGER, new=LONGER.replace("return ", "return 1 / ")),
+    Planted("4.5", "", note="in milliseconds", old=LONGER, new=LONGER.replace("return ", "return 1000 * ")),
+    Planted("4.5", "", note="only computes", old=LONGER, new="return computed / machine.flops_per_second"),
+]
+
+MISTAKES = [*UPDATES, *PER_TOKENS, *BUDGETS, *ATTACHED, *ROOFLINES]
