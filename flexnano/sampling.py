@@ -1,6 +1,6 @@
 # Your copy of solutions/flexnano/sampling.py, made by `python -m course stubs`
 # Yours to write: the body of each function that says `raise NotImplementedError("Exercise ...")`.
-# untouched while the rest of this file has the hash 1fb28307ba0d8bb9
+# untouched while the rest of this file has the hash 4fe1cffd9ee8e5d8
 """Module 06: sampling.  From a row of logits to one token, the same token whoever shares the batch.
 
     logits ─ rank ─ temperature ─ top-k ─ top-p ─ min-p ─ + noise ─ argmax ─ token
@@ -28,7 +28,16 @@ from torch import Tensor
 from .sampling_params import SamplingParams
 
 ENDLESS = 2**31 - 1
-"""A top-k that no vocabulary reaches."""
+"""A top-k, and a token id, that no vocabulary reaches."""
+
+FIXED_POINT = 2**40
+"""What stands for the probability of the most likely token when probabilities are added as integers."""
+
+WITHOUT_SIGN = 2**63 - 1
+"""All bits of an int64 but the one that makes it negative."""
+
+LEAST_U, GREATEST_U = 2**-63, 1 - 2**-24
+"""Next to 0 and 1 in float32; at 0 and 1 themselves Gumbel noise is infinite."""
 
 
 @dataclass(frozen=True)
@@ -210,7 +219,7 @@ def gumbel_noise(seed_B: Tensor, position_B: Tensor, token_BK: Tensor) -> Tensor
 
 
 STRIDE = 0x9E3779B97F4A7C15 - 2**64
-"""2⁶⁴ divided by the golden ratio, as a signed number: multiples of it lie far apart."""
+"""2⁶⁴ divided by the golden ratio, as a signed number: bits without a pattern."""
 
 
 def mix64(x: Tensor) -> Tensor:

@@ -25,7 +25,16 @@ from torch import Tensor
 from .sampling_params import SamplingParams
 
 ENDLESS = 2**31 - 1
-"""A top-k that no vocabulary reaches."""
+"""A top-k, and a token id, that no vocabulary reaches."""
+
+FIXED_POINT = 2**40
+"""What stands for the probability of the most likely token when probabilities are added as integers."""
+
+WITHOUT_SIGN = 2**63 - 1
+"""All bits of an int64 but the one that makes it negative."""
+
+LEAST_U, GREATEST_U = 2**-63, 1 - 2**-24
+"""Next to 0 and 1 in float32; at 0 and 1 themselves Gumbel noise is infinite."""
 
 
 @dataclass(frozen=True)
@@ -87,7 +96,7 @@ def sample(logits_BV: Tensor, batch: SamplingBatch, position_B: Tensor) -> Tenso
     (1, True)
     """
     ### BEGIN SOLUTION
-    greedy_B = logits_BV.argmax(dim=-1)
+    greedy_B = logits_BV.argmax(dim=1)
     if batch.all_greedy:
         return greedy_B
     if batch.candidates:
@@ -96,15 +105,15 @@ def sample(logits_BV: Tensor, batch: SamplingBatch, position_B: Tensor) -> Tenso
         logits_BK = keep_top_k(logits_BK, batch.top_k_B)
         logits_BK = keep_top_p(logits_BK, batch.top_p_B)
     else:
-        token_BK = torch.arange(logits_BV.shape[-1], device=logits_BV.device).expand_as(logits_BV)
+        token_BK = torch.arange(logits_BV.shape[1], device=logits_BV.device).expand_as(logits_BV)
         logits_BK = with_temperature(logits_BV.float(), batch.temperature_B)
     logits_BK = keep_min_p(logits_BK, batch.min_p_B)
 
     noisy_BK = logits_BK + gumbel_noise(batch.seed_B, position_B, token_BK)
     # the lowest id among the largest, so that a tie does not depend on the order of the candidates
-    beaten_BK = noisy_BK < noisy_BK.amax(dim=-1, keepdim=True)
-    sampled_B = token_BK.masked_fill(beaten_BK, logits_BV.shape[-1] - 1).amin(dim=-1)
-    drawn_B = (batch.temperature_B > 0) & logits_BV.amax(dim=-1).isfinite()
+    beaten_BK = noisy_BK < noisy_BK.amax(dim=1, keepdim=True)
+    sampled_B = token_BK.masked_fill(beaten_BK, ENDLESS).amin(dim=1)
+    drawn_B = (batch.temperature_B > 0) & logits_BV.amax(dim=1).isfinite()
     return torch.where(drawn_B, sampled_B, greedy_B)
     ### END SOLUTION
 
@@ -159,7 +168,7 @@ def keep_top_k(ranked_BV: Tensor, top_k_B: Tensor) -> Tensor:
     Source: Fan et al., "Hierarchical Neural Story Generation", 2018, §5.4.
     """
     ### BEGIN SOLUTION
-    place_V = torch.arange(ranked_BV.shape[-1], device=ranked_BV.device)
+    place_V = torch.arange(ranked_BV.shape[1], device=ranked_BV.device)
     dropped_BV = (place_V >= top_k_B[:, None]) & (top_k_B[:, None] > 0)
     return ranked_BV.masked_fill(dropped_BV, -math.inf)
     ### END SOLUTION
@@ -185,8 +194,8 @@ def keep_top_p(ranked_BV: Tensor, top_p_B: Tensor) -> Tensor:
     ### BEGIN SOLUTION
     # Probabilities as integers: their sum is the same in any order, so no other row and no device moves the border.
     # The largest is 2⁴⁰, and more than two million of them fit into 63 bits.
-    mass_BV = ((ranked_BV - ranked_BV[:, :1]).exp() * 2**40).long()
-    reached_BV = mass_BV.cumsum(dim=-1)
+    mass_BV = ((ranked_BV - ranked_BV[:, :1]).exp() * FIXED_POINT).long()
+    reached_BV = mass_BV.cumsum(dim=1)
     share_before_BV = (reached_BV - mass_BV).float() / reached_BV[:, -1:].float()
     dropped_BV = (share_before_BV >= top_p_B[:, None]) & (top_p_B[:, None] < 1)
     dropped_BV[:, 0] = False  # also for a p that float32 rounds to 0
@@ -210,7 +219,7 @@ def keep_min_p(logits_BV: Tensor, min_p_B: Tensor) -> Tensor:
     Source: Nguyen et al., "Turning Up the Heat: Min-p Sampling for Creative and Coherent LLM Outputs", 2024.
     """
     ### BEGIN SOLUTION
-    least_B1 = logits_BV.amax(dim=-1, keepdim=True) + min_p_B[:, None].log()
+    least_B1 = logits_BV.amax(dim=1, keepdim=True) + min_p_B[:, None].log()
     return logits_BV.masked_fill(logits_BV < least_B1, -math.inf)
     ### END SOLUTION
 
@@ -240,16 +249,15 @@ def gumbel_noise(seed_B: Tensor, position_B: Tensor, token_BK: Tensor) -> Tensor
     Source: Salmon et al., "Parallel Random Numbers: As Easy as 1, 2, 3", SC 2011.
     """
     ### BEGIN SOLUTION
-    key_B = mix64(mix64(seed_B * STRIDE + STRIDE) + position_B * STRIDE)
-    bits_BK = mix64(key_B[:, None] + token_BK * STRIDE) & (2**63 - 1)
-    # Small u, which decide who wins, keep all their bits; u = 0 and u = 1 would make the noise infinite.
-    u_BK = (bits_BK.float() * 2**-63).clamp(2**-63, 1 - 2**-24)
+    key_B = mix64(mix64(seed_B + STRIDE) + position_B)  # mix64 of 0 is 0, and 0 is a common seed
+    bits_BK = mix64(key_B[:, None] + token_BK) & WITHOUT_SIGN
+    u_BK = (bits_BK.float() * LEAST_U).clamp(LEAST_U, GREATEST_U)  # small u, which decide who wins, keep all their bits
     return -torch.log(-torch.log1p(-u_BK))
     ### END SOLUTION
 
 
 STRIDE = 0x9E3779B97F4A7C15 - 2**64
-"""2⁶⁴ divided by the golden ratio, as a signed number: multiples of it lie far apart."""
+"""2⁶⁴ divided by the golden ratio, as a signed number: bits without a pattern."""
 
 
 def mix64(x: Tensor) -> Tensor:
@@ -284,9 +292,9 @@ def top_logprobs(logits_BV: Tensor, tokens_B: Tensor, k: int) -> list[dict[int, 
     [{3: -1.3862943649291992}]
     """
     ### BEGIN SOLUTION
-    logprobs_BV = logits_BV.float().log_softmax(dim=-1)
-    top_BK, id_BK = logprobs_BV.topk(min(k, logits_BV.shape[-1]), dim=-1)
-    chosen_B = logprobs_BV.gather(-1, tokens_B[:, None])[:, 0]
+    logprobs_BV = logits_BV.float().log_softmax(dim=1)
+    top_BK, id_BK = logprobs_BV.topk(min(k, logits_BV.shape[1]), dim=1)
+    chosen_B = logprobs_BV.gather(1, tokens_B[:, None])[:, 0]
     rows = zip(id_BK.tolist(), top_BK.tolist(), tokens_B.tolist(), chosen_B.tolist(), strict=True)
     return [dict(zip(ids, top, strict=True)) | {token: chosen} for ids, top, token, chosen in rows]
     ### END SOLUTION

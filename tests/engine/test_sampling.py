@@ -251,7 +251,7 @@ def test_the_noise_is_the_published_function_in_exact_arithmetic() -> None:
 
     def gumbel(seed: int, position: int, token: int) -> float:
         stride = 0x9E3779B97F4A7C15
-        u = (mix(mix(mix((seed + 1) * stride) + position * stride) + token * stride) % 2**63) / 2**63
+        u = (mix(mix(mix(seed + stride) + position) + token) % 2**63) / 2**63
         return -math.log(-math.log1p(-u))
 
     for seed, position in ((0, 0), (7, 30), (2**63 - 1, 131_071)):

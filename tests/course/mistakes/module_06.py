@@ -129,8 +129,8 @@ def keep_top_p(ranked_BV, top_p_B):
         note="as in Llama's own code",
         code="""
 def keep_top_p(ranked_BV, top_p_B):
-    probs = torch.softmax(ranked_BV, dim=-1)
-    before = torch.cumsum(probs, dim=-1) - probs
+    probs = torch.softmax(ranked_BV, dim=1)
+    before = torch.cumsum(probs, dim=1) - probs
     mask = (before > top_p_B.unsqueeze(-1)) & (top_p_B.unsqueeze(-1) != 1.0)
     return ranked_BV.masked_fill(mask, float("-inf"))
 """,
@@ -176,8 +176,8 @@ def keep_top_p(ranked_BV, top_p_B):
         note="by softmax",
         code="""
 def keep_top_p(ranked_BV, top_p_B):
-    probs = ranked_BV.softmax(dim=-1)
-    before = probs.cumsum(dim=-1) - probs
+    probs = ranked_BV.softmax(dim=1)
+    before = probs.cumsum(dim=1) - probs
     return torch.where(before < top_p_B[:, None], ranked_BV, torch.full_like(ranked_BV, -math.inf))
 """,
     ),
@@ -250,16 +250,16 @@ def keep_min_p(logits_BV, min_p_B):
         note="in probabilities",
         code="""
 def keep_min_p(logits_BV, min_p_B):
-    probs = torch.softmax(logits_BV, dim=-1)
-    top = probs.max(dim=-1, keepdim=True).values
+    probs = torch.softmax(logits_BV, dim=1)
+    top = probs.max(dim=1, keepdim=True).values
     return torch.where(probs > top * min_p_B[:, None], logits_BV, -math.inf)
 """,
     ),
     Planted(
         "6.3",
         "logits-scaled",
-        old="logits_BV.amax(dim=-1, keepdim=True) + min_p_B[:, None].log()",
-        new="logits_BV.amax(dim=-1, keepdim=True) * min_p_B[:, None]",
+        old="logits_BV.amax(dim=1, keepdim=True) + min_p_B[:, None].log()",
+        new="logits_BV.amax(dim=1, keepdim=True) * min_p_B[:, None]",
     ),
     Planted("6.3", "no-log", old="+ min_p_B[:, None].log()", new="- min_p_B[:, None]"),
     Planted("6.3", "no-log", note="above", old=" + min_p_B[:, None].log()", new=" + min_p_B[:, None]"),
@@ -272,8 +272,8 @@ def keep_min_p(logits_BV, min_p_B):
     return torch.where(mass >= mass.amax(-1, keepdim=True) * min_p_B[:, None], logits_BV, -math.inf)
 """,
     ),
-    Planted("6.3", "first-is-best", old="logits_BV.amax(dim=-1, keepdim=True)", new="logits_BV[:, :1]"),
-    Planted("6.3", "best-of-all", old="logits_BV.amax(dim=-1, keepdim=True)", new="logits_BV.max()"),
+    Planted("6.3", "first-is-best", old="logits_BV.amax(dim=1, keepdim=True)", new="logits_BV[:, :1]"),
+    Planted("6.3", "best-of-all", old="logits_BV.amax(dim=1, keepdim=True)", new="logits_BV.max()"),
     Planted("6.3", "one-for-all", old="min_p_B[:, None].log()", new="min_p_B[0].log()"),
     Planted("6.3", "one-for-all", note="the largest", old="min_p_B[:, None].log()", new="min_p_B.max().log()"),
     Planted("6.3", "not-minus-inf", old="-math.inf", new="0.0"),
@@ -320,10 +320,10 @@ def gumbel_noise(seed_B, position_B, token_BK):
     Planted(
         "6.4",
         "row-number",
-        old="key_B = mix64(mix64(seed_B * STRIDE + STRIDE) + position_B * STRIDE)",
-        new="key_B = mix64(mix64(seed_B * STRIDE + STRIDE) + position_B * STRIDE + torch.arange(len(seed_B)))",
+        old="key_B = mix64(mix64(seed_B + STRIDE) + position_B)",
+        new="key_B = mix64(mix64(seed_B + STRIDE) + position_B + torch.arange(len(seed_B)))",
     ),
-    Planted("6.4", "place-not-id", old="token_BK * STRIDE", new="torch.arange(token_BK.shape[1]) * STRIDE"),
+    Planted("6.4", "place-not-id", old="+ token_BK", new="+ torch.arange(token_BK.shape[1])"),
     Planted(
         "6.4",
         "place-not-id",
@@ -338,25 +338,25 @@ def gumbel_noise(seed_B, position_B, token_BK):
     return -torch.log(-torch.log(u))
 """,
     ),
-    Planted("6.4", "forgets-seed", old="mix64(seed_B * STRIDE + STRIDE)", new="STRIDE"),
+    Planted("6.4", "forgets-seed", old="mix64(seed_B + STRIDE)", new="STRIDE"),
     Planted(
         "6.4",
         "forgets-position",
-        old="mix64(mix64(seed_B * STRIDE + STRIDE) + position_B * STRIDE)",
-        new="mix64(seed_B * STRIDE + STRIDE)",
+        old="mix64(mix64(seed_B + STRIDE) + position_B)",
+        new="mix64(seed_B + STRIDE)",
     ),
-    Planted("6.4", "forgets-id", old="key_B[:, None] + token_BK * STRIDE", new="key_B[:, None] + token_BK * 0"),
+    Planted("6.4", "forgets-id", old="key_B[:, None] + token_BK", new="key_B[:, None] + token_BK * 0"),
     Planted(
         "6.4",
         "adds-up",
-        old="mix64(mix64(seed_B * STRIDE + STRIDE) + position_B * STRIDE)",
+        old="mix64(mix64(seed_B + STRIDE) + position_B)",
         new="mix64((seed_B + position_B) * STRIDE + STRIDE)",
     ),
     Planted(
         "6.4",
         "adds-up",
         note="exclusive or",
-        old="mix64(mix64(seed_B * STRIDE + STRIDE) + position_B * STRIDE)",
+        old="mix64(mix64(seed_B + STRIDE) + position_B)",
         new="mix64(seed_B ^ position_B)",
     ),
     Planted(
@@ -370,36 +370,27 @@ def gumbel_noise(seed_B, position_B, token_BK):
     return -torch.log(-torch.log1p(-u))
 """,
     ),
-    Planted("6.4", "float-seed", old="seed_B * STRIDE + STRIDE", new="seed_B.float().long() * STRIDE + STRIDE"),
-    Planted(
-        "6.4", "float-seed", note="32 bits", old="seed_B * STRIDE + STRIDE", new="seed_B.int().long() * STRIDE + STRIDE"
-    ),
-    Planted(
-        "6.4", "not-mixed", old="mix64(key_B[:, None] + token_BK * STRIDE)", new="(key_B[:, None] + token_BK * STRIDE)"
-    ),
+    Planted("6.4", "float-seed", old="seed_B + STRIDE", new="seed_B.float().long() + STRIDE"),
+    Planted("6.4", "float-seed", note="32 bits", old="seed_B + STRIDE", new="seed_B.int().long() + STRIDE"),
+    Planted("6.4", "not-mixed", old="mix64(key_B[:, None] + token_BK)", new="(key_B[:, None] + token_BK * STRIDE)"),
     Planted("6.4", "uniform", old="return -torch.log(-torch.log1p(-u_BK))", new="return u_BK"),
     Planted("6.4", "one-log", old="-torch.log(-torch.log1p(-u_BK))", new="-torch.log1p(-u_BK)"),
     Planted("6.4", "mirrored", old="return -torch.log(", new="return torch.log("),
-    Planted("6.4", "half-range", old="2**-63).clamp", new="2**-64).clamp"),
-    Planted("6.4", "signed-bits", old=" & (2**63 - 1)", new=""),
+    Planted("6.4", "half-range", old="* LEAST_U)", new="* LEAST_U / 2)"),
+    Planted("6.4", "signed-bits", old=" & WITHOUT_SIGN", new=""),
     Planted(
         "6.4",
         "signed-bits",
         note="without clamp",
-        old=(
-            " & (2**63 - 1)\n"
-            "    # Small u, which decide who wins, keep all their bits; u = 0 and u = 1 would make the noise "
-            "infinite.\n"
-            "    u_BK = (bits_BK.float() * 2**-63).clamp(2**-63, 1 - 2**-24)"
-        ),
+        old=(" & WITHOUT_SIGN\n    u_BK = (bits_BK.float() * LEAST_U).clamp(LEAST_U, GREATEST_U)"),
         new="\n    u_BK = bits_BK.double() / 2**63\n    u_BK = u_BK.float()",
     ),
-    Planted("6.4", "ends-of-u", old=".clamp(2**-63, 1 - 2**-24)", new=""),
+    Planted("6.4", "ends-of-u", old=".clamp(LEAST_U, GREATEST_U)", new=""),
     Planted(
         "6.4",
         "ends-of-u",
         note="a clamp that float32 does not see",
-        old=".clamp(2**-63, 1 - 2**-24)",
+        old=".clamp(LEAST_U, GREATEST_U)",
         new=".clamp(1e-30, 1 - 1e-9)",
     ),
     Planted("6.4", "", note="no number", old="-torch.log1p(-u_BK)", new="torch.log1p(-u_BK)"),
@@ -419,8 +410,8 @@ SAMPLE = [
     Planted(
         "6.5",
         "rank-not-id",
-        old="token_BK.masked_fill(beaten_BK, logits_BV.shape[-1] - 1).amin(dim=-1)",
-        new="noisy_BK.argmax(dim=-1)",
+        old="token_BK.masked_fill(beaten_BK, ENDLESS).amin(dim=1)",
+        new="noisy_BK.argmax(dim=1)",
     ),
     Planted(
         "6.5", "not-float32", old="rank(logits_BV.float(), batch.candidates)", new="rank(logits_BV, batch.candidates)"
@@ -432,7 +423,7 @@ SAMPLE = [
 def sample(logits_BV, batch, position_B):
     if batch.all_greedy:
         return logits_BV.argmax(-1)
-    logits, ids = rank(logits_BV.float(), logits_BV.shape[-1])
+    logits, ids = rank(logits_BV.float(), logits_BV.shape[1])
     temperature = torch.where(batch.temperature_B > 0, batch.temperature_B, torch.ones_like(batch.temperature_B))
     logits = with_temperature(logits, temperature)
     logits = keep_min_p(keep_top_p(keep_top_k(logits, batch.top_k_B), batch.top_p_B), batch.min_p_B)
@@ -470,7 +461,7 @@ def sample(logits_BV, batch, position_B):
         code="""
 def sample(logits_BV, batch, position_B):
     greedy = logits_BV.argmax(-1)
-    logits, ids = rank(logits_BV.float(), logits_BV.shape[-1])
+    logits, ids = rank(logits_BV.float(), logits_BV.shape[1])
     logits = keep_min_p(keep_top_p(keep_top_k(logits, batch.top_k_B), batch.top_p_B), batch.min_p_B)
     logits = logits + gumbel_noise(batch.seed_B, position_B, ids)
     drawn = ids.gather(1, with_temperature(logits, batch.temperature_B).argmax(-1, keepdim=True))[:, 0]
@@ -483,7 +474,7 @@ def sample(logits_BV, batch, position_B):
         code="""
 def sample(logits_BV, batch, position_B):
     greedy = logits_BV.argmax(-1)
-    logits, ids = rank(logits_BV.float(), logits_BV.shape[-1])
+    logits, ids = rank(logits_BV.float(), logits_BV.shape[1])
     logits = (logits - logits[:, :1]) * batch.temperature_B[:, None]
     logits = keep_min_p(keep_top_p(keep_top_k(logits, batch.top_k_B), batch.top_p_B), batch.min_p_B)
     noisy = logits + gumbel_noise(batch.seed_B, position_B, ids)
@@ -497,7 +488,7 @@ def sample(logits_BV, batch, position_B):
         code="""
 def sample(logits_BV, batch, position_B):
     greedy = logits_BV.argmax(-1)
-    logits, ids = rank(logits_BV.float(), logits_BV.shape[-1])
+    logits, ids = rank(logits_BV.float(), logits_BV.shape[1])
     logits = keep_min_p(keep_top_p(keep_top_k(logits, batch.top_k_B), batch.top_p_B), batch.min_p_B)
     noisy = with_temperature(logits, batch.temperature_B) + gumbel_noise(batch.seed_B, position_B, ids)
     drawn = ids.gather(1, noisy.argmax(-1, keepdim=True))[:, 0]
@@ -568,7 +559,7 @@ def sample(logits_BV, batch, position_B):
             "token_BK)).masked_fill(logits_BK == -math.inf, -math.inf)"
         ),
     ),
-    Planted("6.5", "no-distribution", old=" & logits_BV.amax(dim=-1).isfinite()", new=""),
+    Planted("6.5", "no-distribution", old=" & logits_BV.amax(dim=1).isfinite()", new=""),
     Planted(
         "6.5",
         "shared-rng",
@@ -577,7 +568,7 @@ def sample(logits_BV, batch, position_B):
     greedy = logits_BV.argmax(-1)
     if batch.all_greedy:
         return greedy
-    logits, ids = rank(logits_BV.float(), logits_BV.shape[-1])
+    logits, ids = rank(logits_BV.float(), logits_BV.shape[1])
     logits = with_temperature(logits, batch.temperature_B)
     logits = keep_min_p(keep_top_p(keep_top_k(logits, batch.top_k_B), batch.top_p_B), batch.min_p_B)
     odd = ~logits_BV.amax(-1).isfinite()
@@ -616,18 +607,18 @@ def sample(logits_BV, batch, position_B):
     Planted(
         "6.5",
         "in-place",
-        old="greedy_B = logits_BV.argmax(dim=-1)",
+        old="greedy_B = logits_BV.argmax(dim=1)",
         new=(
-            "greedy_B = logits_BV.argmax(dim=-1)\n"
-            "    logits_BV -= logits_BV.amax(dim=-1, keepdim=True).nan_to_num(0, 0, 0)"
+            "greedy_B = logits_BV.argmax(dim=1)\n"
+            "    logits_BV -= logits_BV.amax(dim=1, keepdim=True).nan_to_num(0, 0, 0)"
         ),
     ),
     Planted(
         "6.5",
         "",
         note="smallest wins",
-        old="beaten_BK = noisy_BK < noisy_BK.amax(dim=-1, keepdim=True)",
-        new="beaten_BK = noisy_BK > noisy_BK.amin(dim=-1, keepdim=True)",
+        old="beaten_BK = noisy_BK < noisy_BK.amax(dim=1, keepdim=True)",
+        new="beaten_BK = noisy_BK > noisy_BK.amin(dim=1, keepdim=True)",
     ),
     Planted(
         "6.5",
@@ -643,8 +634,8 @@ LOGPROBS = [
     Planted(
         "6.6",
         "one-more",
-        old="topk(min(k, logits_BV.shape[-1]), dim=-1)",
-        new="topk(min(k + 1, logits_BV.shape[-1]), dim=-1)",
+        old="topk(min(k, logits_BV.shape[1]), dim=1)",
+        new="topk(min(k + 1, logits_BV.shape[1]), dim=1)",
     ),
     Planted(
         "6.6",
@@ -653,7 +644,7 @@ LOGPROBS = [
         new="{token: chosen} | dict(zip(ids, top, strict=True))",
     ),
     Planted("6.6", "probabilities", old="log_softmax", new="softmax"),
-    Planted("6.6", "raw-logits", old=".log_softmax(dim=-1)", new=""),
+    Planted("6.6", "raw-logits", old=".log_softmax(dim=1)", new=""),
     Planted(
         "6.6",
         "over-top-k",
@@ -670,18 +661,18 @@ def top_logprobs(logits_BV, tokens_B, k):
 """,
     ),
     Planted(
-        "6.6", "other-base", old="logits_BV.float().log_softmax(dim=-1)", new="logits_BV.float().softmax(dim=-1).log2()"
+        "6.6", "other-base", old="logits_BV.float().log_softmax(dim=1)", new="logits_BV.float().softmax(dim=1).log2()"
     ),
     Planted(
         "6.6",
         "other-base",
         note="10",
-        old="logits_BV.float().log_softmax(dim=-1)",
-        new="logits_BV.float().softmax(dim=-1).log10()",
+        old="logits_BV.float().log_softmax(dim=1)",
+        new="logits_BV.float().softmax(dim=1).log10()",
     ),
-    Planted("6.6", "k-beyond-row", old="min(k, logits_BV.shape[-1])", new="k"),
+    Planted("6.6", "k-beyond-row", old="min(k, logits_BV.shape[1])", new="k"),
     Planted("6.6", "half-precision", old="logits_BV.float().log_softmax", new="logits_BV.log_softmax"),
-    Planted("6.6", "", note="least likely", old="dim=-1)\n    chosen_B", new="dim=-1, largest=False)\n    chosen_B"),
+    Planted("6.6", "", note="least likely", old="dim=1)\n    chosen_B", new="dim=1, largest=False)\n    chosen_B"),
     Planted(
         "6.6",
         "",

@@ -13,7 +13,9 @@ from __future__ import annotations
 
 import argparse
 import ast
+import contextlib
 import json
+import sqlite3
 import subprocess
 import sys
 import tempfile
@@ -57,6 +59,12 @@ def session(module: str) -> Path:
         )
         subprocess.run([sys.executable, "-m", "cosmic_ray.cli", "init", str(config), str(path)], check=True)
     return path
+
+
+def forget_survivors(module: str) -> None:
+    """Let the next run grade them again."""
+    with contextlib.closing(sqlite3.connect(session(module))) as database, database:
+        database.execute("DELETE FROM work_results WHERE test_outcome = 'SURVIVED'")
 
 
 def solution_lines(source: str, file: str) -> dict[int, Exercise]:
@@ -189,6 +197,7 @@ def main() -> int:
     parser = argparse.ArgumentParser(prog="make mutants", description=__doc__)
     parser.add_argument("modules", nargs="*", default=MODULES, help="of " + ", ".join(MODULES))
     parser.add_argument("--minutes", type=float, default=1e9, help="stop after so long; the next run goes on")
+    parser.add_argument("--survivors", action="store_true", help="grade those again that passed, after graders changed")
     parser.add_argument("--report", action="store_true", help="only count what was done")
     options = parser.parse_args()
     try:
@@ -201,6 +210,8 @@ def main() -> int:
         pool = Pool()
         for module in options.modules:
             print(module, flush=True)
+            if options.survivors:
+                forget_survivors(module)
             run_module(module, pool, end - time.monotonic())
         pool.close()
     report()
