@@ -4,6 +4,7 @@
     python -m benchmarks.throughput --quick         # does it run at all: minutes, numbers without meaning
     python -m benchmarks.throughput --resume        # goes on after an interruption
     python -m benchmarks.throughput --option-sweep  # also this engine's own options; some minutes more
+    python -m benchmarks.throughput --workload gemma2 --engine flexnano    # on a GPU: benchmarks/heavy.py
 
 See benchmarks/README.md for what is measured, and how fairly.
 """
@@ -91,6 +92,11 @@ class Bench:
 
 def main(argv: list[str] | None = None, launch: Launch = launch) -> Result:
     """Runs what the command line asks for; returns what it also writes as JSON."""
+    arguments = sys.argv[1:] if argv is None else argv
+    if any(argument.startswith("--workload") for argument in arguments):
+        from benchmarks import heavy
+
+        return heavy.main(arguments)
     began, args = time.time(), parse(argv)
     machine = describe_machine(args.device)
     name = f"throughput-{args.device}-{slug(machine['name'])}" + ("-quick" if args.quick else "")

@@ -1,6 +1,6 @@
 # Your copy of solutions/flexnano/sampling.py, made by `python -m course stubs`
 # Yours to write: the body of each function that says `raise NotImplementedError("Exercise ...")`.
-# untouched while the rest of this file has the hash 4fe1cffd9ee8e5d8
+# untouched while the rest of this file has the hash 2265c705f4bb4646
 """Module 06: sampling.  From a row of logits to one token, the same token whoever shares the batch.
 
     logits ─ rank ─ temperature ─ top-k ─ top-p ─ min-p ─ + noise ─ argmax ─ token
@@ -32,9 +32,6 @@ ENDLESS = 2**31 - 1
 
 FIXED_POINT = 2**40
 """What stands for the probability of the most likely token when probabilities are added as integers."""
-
-WITHOUT_SIGN = 2**63 - 1
-"""All bits of an int64 but the one that makes it negative."""
 
 LEAST_U, GREATEST_U = 2**-63, 1 - 2**-24
 """Next to 0 and 1 in float32; at 0 and 1 themselves Gumbel noise is infinite."""
@@ -216,10 +213,6 @@ def gumbel_noise(seed_B: Tensor, position_B: Tensor, token_BK: Tensor) -> Tensor
     Source: Salmon et al., "Parallel Random Numbers: As Easy as 1, 2, 3", SC 2011.
     """
     raise NotImplementedError("Exercise 6.4: gumbel_noise")
-
-
-STRIDE = 0x9E3779B97F4A7C15 - 2**64
-"""2⁶⁴ divided by the golden ratio, as a signed number: bits without a pattern."""
 
 
 def mix64(x: Tensor) -> Tensor:

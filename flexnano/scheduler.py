@@ -1,6 +1,6 @@
 # Your copy of solutions/flexnano/scheduler.py, made by `python -m course stubs`
 # Yours to write: the body of each function that says `raise NotImplementedError("Exercise ...")`.
-# untouched while the rest of this file has the hash 603bf3ccaaa5b0f2
+# untouched while the rest of this file has the hash 2282581c79892928
 """Module 05: the scheduler.  Which sequences take part in the next step, and who has to give way when pages run out.
 
 Source: Yu et al., "Orca: A Distributed Serving System for Transformer-Based Generative Models", 2022 (scheduling by the
@@ -34,7 +34,8 @@ class Scheduler:
     Args:
         page_table: slots and pages; the scheduler allocates, reserves and erases.
         max_prefill_tokens: tokens that one prefill may have in all.  A longer prompt runs alone.
-        min_prefill: how many sequences make a prefill worth interrupting the running ones; None: a sixteenth of the slots.
+        min_prefill: how many sequences make a prefill worth interrupting the running ones; None: a sixteenth of the slots,
+            or one for each 1,024 of `max_prefill_tokens` if that is less: a prefill that is full waits in vain for more.
         patience: after how many decode steps a prefill is due however small.
 
     Fields that others read:
@@ -48,7 +49,7 @@ class Scheduler:
         self, page_table: PageTable, max_prefill_tokens: int, min_prefill: int | None = None, patience: int = 16
     ) -> None:
         self.page_table, self.max_prefill_tokens, self.patience = page_table, max_prefill_tokens, patience
-        self.min_prefill = min_prefill or max(1, page_table.max_batch_size // 16)
+        self.min_prefill = min_prefill or max(1, min(page_table.max_batch_size // 16, max_prefill_tokens // 1024))
         self.waiting: deque[Sequence] = deque()
         self.running: list[Sequence] = []
         self.outgrown: list[Sequence] = []

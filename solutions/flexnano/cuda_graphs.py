@@ -34,11 +34,11 @@ def batch_buckets(max_batch_size: int) -> list[int]:
         Sizes in ascending order, each once, none above `max_batch_size`, the last one equal to it.
 
     >>> batch_buckets(20), batch_buckets(200)
-    ([1, 2, 4, 8, 16, 20], [1, 2, 4, 8, 16, 32, 64, 128, 192, 200])
+    ([1, 4, 16, 20], [1, 4, 16, 64, 128, 200])
     """
     ### BEGIN SOLUTION
-    sizes = {1, 2, 4, 8, 16, 32, *range(64, max_batch_size, 64)}
-    return [*sorted(size for size in sizes if size < max_batch_size), max_batch_size]
+    sizes = [1, 4, 16, 64, *range(128, max_batch_size, 128)]
+    return [*(size for size in sizes if size < max_batch_size), max_batch_size]
     ### END SOLUTION
 
 

@@ -30,9 +30,6 @@ ENDLESS = 2**31 - 1
 FIXED_POINT = 2**40
 """What stands for the probability of the most likely token when probabilities are added as integers."""
 
-WITHOUT_SIGN = 2**63 - 1
-"""All bits of an int64 but the one that makes it negative."""
-
 LEAST_U, GREATEST_U = 2**-63, 1 - 2**-24
 """Next to 0 and 1 in float32; at 0 and 1 themselves Gumbel noise is infinite."""
 
@@ -249,15 +246,11 @@ def gumbel_noise(seed_B: Tensor, position_B: Tensor, token_BK: Tensor) -> Tensor
     Source: Salmon et al., "Parallel Random Numbers: As Easy as 1, 2, 3", SC 2011.
     """
     ### BEGIN SOLUTION
-    key_B = mix64(mix64(seed_B + STRIDE) + position_B)  # mix64 of 0 is 0, and 0 is a common seed
-    bits_BK = mix64(key_B[:, None] + token_BK) & WITHOUT_SIGN
+    key_B = mix64(mix64(seed_B) + position_B)
+    bits_BK = _shift_right(mix64(key_B[:, None] + token_BK), 1)  # without the bit that makes an int64 negative
     u_BK = (bits_BK.float() * LEAST_U).clamp(LEAST_U, GREATEST_U)  # small u, which decide who wins, keep all their bits
     return -torch.log(-torch.log1p(-u_BK))
     ### END SOLUTION
-
-
-STRIDE = 0x9E3779B97F4A7C15 - 2**64
-"""2⁶⁴ divided by the golden ratio, as a signed number: bits without a pattern."""
 
 
 def mix64(x: Tensor) -> Tensor:
@@ -294,7 +287,7 @@ def top_logprobs(logits_BV: Tensor, tokens_B: Tensor, k: int) -> list[dict[int, 
     ### BEGIN SOLUTION
     logprobs_BV = logits_BV.float().log_softmax(dim=1)
     top_BK, id_BK = logprobs_BV.topk(min(k, logits_BV.shape[1]), dim=1)
-    chosen_B = logprobs_BV.gather(1, tokens_B[:, None])[:, 0]
+    chosen_B = logprobs_BV.gather(1, tokens_B[:, None]).squeeze(1)
     rows = zip(id_BK.tolist(), top_BK.tolist(), tokens_B.tolist(), chosen_B.tolist(), strict=True)
     return [dict(zip(ids, top, strict=True)) | {token: chosen} for ids, top, token, chosen in rows]
     ### END SOLUTION

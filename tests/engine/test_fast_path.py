@@ -127,7 +127,8 @@ def test_an_exception_in_the_model_leaves_nothing_behind(make_engine: MakeEngine
 
 
 @pytest.mark.parametrize(
-    ("most", "sizes"), [(1, [1]), (2, [1, 2]), (20, [1, 2, 4, 8, 16, 20]), (64, [1, 2, 4, 8, 16, 32, 64])]
+    ("most", "sizes"),
+    [(1, [1]), (2, [1, 2]), (20, [1, 4, 16, 20]), (64, [1, 4, 16, 64]), (300, [1, 4, 16, 64, 128, 256, 300])],
 )
 def test_buckets_cover_every_batch_up_to_the_largest(most: int, sizes: list[int]) -> None:
     assert batch_buckets(most) == sizes

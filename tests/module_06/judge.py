@@ -1227,6 +1227,8 @@ GREEDY_CASES: list[Case] = [
     {"logits": [ALIKE] * 7, "params": [GREEDY] * 6 + [{"temperature": 1.0}]},
     {"logits": [ALIKE] * 7, "params": [{"temperature": 1.0, "top_k": 2}] + [GREEDY] * 6},
     {"logits": [[0.3, 0.2, 0.1]] * 9, "params": [GREEDY] * 8 + [{"temperature": 9.0, "top_p": 0.9, "min_p": 0.1}]},
+    # A tie: the first of the largest, as argmax gives it to a row that is alone.
+    {"logits": [[1.0, 2.0, 2.0, 2.0]] * 8, "params": [GREEDY] * 7 + [{"temperature": 1.0}]},
 ]
 
 

@@ -186,7 +186,7 @@ def gumbel_noise(seed_B, position_B, token_BK):
 def gumbel_noise(seed_B, position_B, token_BK):
     key = mix64(seed_B + 1)
     key = mix64(key + position_B * 0x2545F4914F6CDD1D + 3)
-    bits = mix64(key.unsqueeze(-1) + (token_BK + 5) * STRIDE)
+    bits = mix64(key.unsqueeze(-1) + (token_BK + 5) * 0x5851F42D4C957F2D)
     u = (bits.float() / 2.0**64 + 0.5).clamp(1e-7, 1 - 1e-7)
     exponential = -torch.log(u)
     return -exponential.log()

@@ -320,8 +320,8 @@ def gumbel_noise(seed_B, position_B, token_BK):
     Planted(
         "6.4",
         "row-number",
-        old="key_B = mix64(mix64(seed_B + STRIDE) + position_B)",
-        new="key_B = mix64(mix64(seed_B + STRIDE) + position_B + torch.arange(len(seed_B)))",
+        old="key_B = mix64(mix64(seed_B) + position_B)",
+        new="key_B = mix64(mix64(seed_B) + position_B + torch.arange(len(seed_B)))",
     ),
     Planted("6.4", "place-not-id", old="+ token_BK", new="+ torch.arange(token_BK.shape[1])"),
     Planted(
@@ -338,25 +338,25 @@ def gumbel_noise(seed_B, position_B, token_BK):
     return -torch.log(-torch.log(u))
 """,
     ),
-    Planted("6.4", "forgets-seed", old="mix64(seed_B + STRIDE)", new="STRIDE"),
+    Planted("6.4", "forgets-seed", old="mix64(seed_B)", new="mix64(torch.ones_like(seed_B))"),
     Planted(
         "6.4",
         "forgets-position",
-        old="mix64(mix64(seed_B + STRIDE) + position_B)",
-        new="mix64(seed_B + STRIDE)",
+        old="mix64(mix64(seed_B) + position_B)",
+        new="mix64(seed_B)",
     ),
     Planted("6.4", "forgets-id", old="key_B[:, None] + token_BK", new="key_B[:, None] + token_BK * 0"),
     Planted(
         "6.4",
         "adds-up",
-        old="mix64(mix64(seed_B + STRIDE) + position_B)",
-        new="mix64((seed_B + position_B) * STRIDE + STRIDE)",
+        old="mix64(mix64(seed_B) + position_B)",
+        new="mix64(seed_B + position_B + 1)",
     ),
     Planted(
         "6.4",
         "adds-up",
         note="exclusive or",
-        old="mix64(mix64(seed_B + STRIDE) + position_B)",
+        old="mix64(mix64(seed_B) + position_B)",
         new="mix64(seed_B ^ position_B)",
     ),
     Planted(
@@ -370,20 +370,34 @@ def gumbel_noise(seed_B, position_B, token_BK):
     return -torch.log(-torch.log1p(-u))
 """,
     ),
-    Planted("6.4", "float-seed", old="seed_B + STRIDE", new="seed_B.float().long() + STRIDE"),
-    Planted("6.4", "float-seed", note="32 bits", old="seed_B + STRIDE", new="seed_B.int().long() + STRIDE"),
-    Planted("6.4", "not-mixed", old="mix64(key_B[:, None] + token_BK)", new="(key_B[:, None] + token_BK * STRIDE)"),
+    Planted("6.4", "float-seed", old="(seed_B)", new="(seed_B.float().long())"),
+    Planted("6.4", "float-seed", note="32 bits", old="(seed_B)", new="(seed_B.int().long())"),
+    Planted(
+        "6.4",
+        "not-mixed",
+        old="mix64(key_B[:, None] + token_BK)",
+        new="((key_B[:, None] + token_BK) * 0x2545F4914F6CDD1D)",
+    ),
     Planted("6.4", "uniform", old="return -torch.log(-torch.log1p(-u_BK))", new="return u_BK"),
     Planted("6.4", "one-log", old="-torch.log(-torch.log1p(-u_BK))", new="-torch.log1p(-u_BK)"),
     Planted("6.4", "mirrored", old="return -torch.log(", new="return torch.log("),
     Planted("6.4", "half-range", old="* LEAST_U)", new="* LEAST_U / 2)"),
-    Planted("6.4", "signed-bits", old=" & WITHOUT_SIGN", new=""),
+    Planted(
+        "6.4",
+        "signed-bits",
+        old="_shift_right(mix64(key_B[:, None] + token_BK), 1)",
+        new="mix64(key_B[:, None] + token_BK)",
+    ),
     Planted(
         "6.4",
         "signed-bits",
         note="without clamp",
-        old=(" & WITHOUT_SIGN\n    u_BK = (bits_BK.float() * LEAST_U).clamp(LEAST_U, GREATEST_U)"),
-        new="\n    u_BK = bits_BK.double() / 2**63\n    u_BK = u_BK.float()",
+        code="""
+def gumbel_noise(seed_B, position_B, token_BK):
+    key_B = mix64(mix64(seed_B) + position_B)
+    u_BK = (mix64(key_B[:, None] + token_BK).double() / 2**63).float()
+    return -torch.log(-torch.log1p(-u_BK))
+""",
     ),
     Planted("6.4", "ends-of-u", old=".clamp(LEAST_U, GREATEST_U)", new=""),
     Planted(
