@@ -2,7 +2,7 @@
 PYTHON ?= python3
 ARGS ?=
 
-.PHONY: help course test test-all stubs lint model book mutants
+.PHONY: help course test test-all stubs notebooks lint model book mutants
 
 help:
 	@echo "make course     install into .venv, fetch the model, watch the engine answer eight prompts"
@@ -10,6 +10,7 @@ help:
 	@echo "make test-all   the slow tests too"
 	@echo "make lint       style, types and stubs only"
 	@echo "make stubs      make flexnano/ from solutions/flexnano/"
+	@echo "make notebooks  their made cells from solutions/, then run all and store the outputs"
 	@echo "make book       build the book into _build/html                   ARGS=--pdf prints it too"
 	@echo "make mutants    change the reference bit by bit: do the graders see it?    PYTHON=.venv/bin/python"
 	@echo "PYTHON=python3.12 names another Python"
@@ -25,6 +26,9 @@ test-all:
 
 stubs:
 	@$(PYTHON) -m course stubs $(ARGS)
+
+notebooks:
+	@$(PYTHON) -m course notebooks --run $(ARGS)
 
 lint:
 	@$(PYTHON) -m course lint

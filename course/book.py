@@ -124,8 +124,8 @@ def glossary_terms(root: Path = ROOT) -> list[str]:
 def look_up(text: str, root: Path = ROOT) -> str:
     """A number out of a file, as pages ask for it by `{result}`: `throughput-x.json:engines.flexnano.seconds.median|.1f`.
 
-    The file lies in benchmarks/results/, book/data/ or course/recorded/.  Keys are parted by dots; a number picks from a
-    list; what follows `|` is a format of Python.
+    The file lies in benchmarks/results/, book/data/, course/recorded/ or the results of Experiment 1.  Keys are parted by
+    dots; a number picks from a list; what follows `|` is a format of Python.
 
     Raises:
         KeyError: no such file, or nothing there.
@@ -134,7 +134,8 @@ def look_up(text: str, root: Path = ROOT) -> str:
 
     where, _, form = text.partition("|")
     name, _, keys = where.partition(":")
-    folders = (root / "benchmarks" / "results", root / "book" / "data", root / "course" / "recorded")
+    experiment = root / "experiments" / "AddFlexAttentionQwen" / "results"
+    folders = (root / "benchmarks" / "results", root / "book" / "data", root / "course" / "recorded", experiment)
     path = next((folder / name for folder in folders if (folder / name).is_file()), None)
     if path is None:
         raise KeyError(f"no file {name}")

@@ -69,6 +69,12 @@ def _parser() -> argparse.ArgumentParser:
     command("demo", show_demo, "let the reference engine answer eight prompts (needs the installed packages)")
     notebooks = command("notebooks", make_notebooks, "make the stub cells of the notebooks from solutions/flexnano/")
     notebooks.add_argument("--check", action="store_true", help="write nothing; fail if something is out of step")
+    notebooks.add_argument(
+        "--run", nargs="*", metavar="NN", help="then run them on the reference and store what they show"
+    )
+    notebooks.add_argument(
+        "--no-venv", action="store_true", help="use this Python for that, and leave its torch as it is"
+    )
     book = command("book", make_book, "build the book into _build/html (installs what that needs)")
     book.add_argument("--pdf", action="store_true", help="also _build/pdf/book.pdf, printed by Chromium or Chrome")
     book.add_argument("--all", action="store_true", help="all pages anew, also those that have not changed")
@@ -215,7 +221,11 @@ def make_notebooks(options: argparse.Namespace) -> int:
         from . import notebooks  # type: ignore[attr-defined,unused-ignore]
     except ImportError as error:
         raise CourseError("This copy of the course has no tooling for notebooks.") from error
-    return int(notebooks.make(ROOT, check=options.check) or 0)
+    code = int(notebooks.make(ROOT, check=options.check) or 0)
+    if code or options.run is None:
+        return code
+    prepared = environment.prepare(ROOT, options.no_venv)
+    return in_environment(prepared, ["-m", "course.notebooks", *options.run])
 
 
 def make_book(options: argparse.Namespace) -> int:

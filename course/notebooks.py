@@ -6,8 +6,10 @@ A cell says in its metadata what it is; all others, and everything else in the f
     {"course": "links"}                 where to open the notebook
     {"course": {"exercise": "3.2"}}     `%%exercise 3.2` and the stub
     {"course": {"section": "3.2"}}      the heading that the grader of 3.2 points to: its first line is made
+    {"course": {"card": "3.2"}}         what the grader says to one wrong answer: tests/course/cards.py
 
-`python -m course.notebooks 03` runs a notebook on the reference and stores what its cells show, for those who write it.
+`python -m course notebooks --run 03` also runs a notebook on the reference and stores what its cells show; without a number
+all of them (make notebooks).
 """
 
 from __future__ import annotations
@@ -16,6 +18,7 @@ import json
 import os
 import re
 import sys
+import time
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -41,7 +44,7 @@ FILES = {
     10: "10_fusion",
     11: "11_bug_clinic",
 }
-STARTED = (0, 1, 3, 4, 5, 6)  # notebooks that exist, or are made anew with all that can be made
+STARTED = (0, 1, 2, 3, 4, 5, 6)  # notebooks that exist, or are made anew with all that can be made
 IGNORED = "nbval-ignore-output"  # strict nbval runs the cell and does not look at what it shows
 SETUP = """\
 # Setup: run this cell first. It finds the course, or fetches it on Colab, and says what this machine has.
@@ -268,6 +271,7 @@ class Run:
 
     text: str
     errors: list[str]
+    seconds: float
 
 
 def run(text: str, folder: Path, reference: bool = True) -> Run:
@@ -289,6 +293,7 @@ def run(text: str, folder: Path, reference: bool = True) -> Run:
     client = manager.client()
     client.start_channels()
     errors: list[str] = []
+    began = time.monotonic()
     new: list[tuple[int, int, dict[str, Any]]] = []
     try:
         client.wait_for_ready(timeout=120)
@@ -302,8 +307,8 @@ def run(text: str, folder: Path, reference: bool = True) -> Run:
             )
             if reply["content"]["status"] != "ok":
                 errors.append(f"{cell.get('id')}: {reply['content'].get('ename')}: {reply['content'].get('evalue')}")
-            if IGNORED not in cell["metadata"].get("tags", []):
-                count += 1
+            count += 1
+            if "course" not in cell["metadata"]:
                 shown: dict[str, Any] = {**cell, "execution_count": count, "outputs": outputs}
                 new.append((begin, end, shown))
     finally:
@@ -311,7 +316,7 @@ def run(text: str, folder: Path, reference: bool = True) -> Run:
         manager.shutdown_kernel(now=True)
     for begin, end, shown in reversed(new):
         text = text[:begin] + rewritten(shown, text, begin) + text[end:]
-    return Run(text, errors)
+    return Run(text, errors, time.monotonic() - began)
 
 
 def _collect(message: dict[str, Any], outputs: list[dict[str, Any]]) -> None:
@@ -331,16 +336,16 @@ def _collect(message: dict[str, Any], outputs: list[dict[str, Any]]) -> None:
 
 
 def main(arguments: list[str]) -> int:
-    """`python -m course.notebooks 03 04`: run notebooks on the reference and store their outputs."""
+    """Run notebooks (`03`, none: all) on the reference and store their outputs."""
     failed = False
-    for argument in arguments:
+    for argument in arguments or [""]:
         for path in sorted((ROOT / "notebooks").glob(f"{argument}*.ipynb")):
             done = run(path.read_text(encoding="utf-8"), path.parent)
             for error in done.errors:
                 say(f"{path.name}: {error}")
             if not done.errors:
                 work.write(path, done.text)
-                say(f"{path.name}: outputs stored")
+                say(f"{path.name}: outputs stored, {done.seconds:.0f} s")
             failed = failed or bool(done.errors)
     return 1 if failed else 0
 

@@ -3,7 +3,7 @@
     python tests/course/cards.py            make them all anew
     python tests/course/cards.py 03         those of one notebook
 
-A cell that says {"course": {"sample": "3.2"}} in its metadata holds the card of the first mistake in
+A cell that says {"course": {"card": "3.2"}} in its metadata holds the card of the first mistake in
 mistakes/module_03.py that is planted in 3.2.  test_planted_mistakes.py proves that they are in step.
 """
 
@@ -48,8 +48,8 @@ def places(text: str) -> Iterator[tuple[int, int, dict[str, Any], str]]:
     """The sample cells of a notebook: where they stand, what they are, and of which exercise."""
     for begin, end, cell in notebooks.cell_spans(text):
         mark = cell.get("metadata", {}).get("course")
-        if isinstance(mark, dict) and "sample" in mark:
-            yield begin, end, cell, mark["sample"]
+        if isinstance(mark, dict) and "card" in mark:
+            yield begin, end, cell, mark["card"]
 
 
 def main(arguments: list[str]) -> None:

@@ -102,7 +102,7 @@ def test_the_notebook_shows_a_card_of_each_exercise(one: object, tmp_path: Path,
     if notebook is None:
         pytest.skip(f"module {module:02d} has no notebook yet")
     shown = {at: cell for _, _, cell, at in cards.places(notebook.read_text(encoding="utf-8"))}
-    assert number in shown, f'{notebook.name} has no cell with {{"course": {{"sample": "{number}"}}}} in its metadata'
+    assert number in shown, f'{notebook.name} has no cell with {{"course": {{"card": "{number}"}}}} in its metadata'
     wanted = cards.sample(cards.samples()[number], tmp_path, pool)
     assert "".join(shown[number]["source"]) == wanted, "make it anew: python tests/course/cards.py"
 
