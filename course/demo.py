@@ -47,8 +47,16 @@ def main() -> int:
     return 0 if all(result.text and result.error is None for result in results) else 1
 
 
-def _engine() -> tuple[Any, Any]:
+def limit_threads() -> None:
+    """A guess on the safe side: where other work keeps cores busy, threads that wait for one cost more than they bring."""
     import psutil
+    import torch
+
+    if "OMP_NUM_THREADS" not in os.environ:
+        torch.set_num_threads(max(1, (psutil.cpu_count(logical=False) or 2) // 2))
+
+
+def _engine() -> tuple[Any, Any]:
     import torch
     from transformers import AutoModelForCausalLM, AutoTokenizer
     from transformers.utils import logging
@@ -56,10 +64,7 @@ def _engine() -> tuple[Any, Any]:
     from flexnano import Inference, SamplingParams
 
     logging.disable_progress_bar()
-    if "OMP_NUM_THREADS" not in os.environ:
-        # A guess on the safe side: on a machine whose cores are busy with other work, threads that wait for a core cost far
-        # more than they bring.
-        torch.set_num_threads(max(1, (psutil.cpu_count(logical=False) or 2) // 2))
+    limit_threads()
     folder = ensure_model()
     if torch.cuda.is_available():
         dtype = torch.bfloat16 if torch.cuda.get_device_capability() >= (8, 0) else torch.float16

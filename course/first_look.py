@@ -19,7 +19,7 @@ from typing import Any
 
 from . import work
 from .console import CourseError, say
-from .demo import PROMPTS
+from .demo import PROMPTS, limit_threads
 from .environment import ROOT
 from .model import NAME, ensure_model
 
@@ -180,6 +180,7 @@ def main(arguments: list[str]) -> int:
 
     logging.disable_progress_bar()
     logging.set_verbosity_error()
+    limit_threads()
     folder = ensure_model()
     cuda = torch.cuda.is_available()
     dtype = torch.float32

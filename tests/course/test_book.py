@@ -219,7 +219,7 @@ def test_the_reference_names_every_module_of_the_package() -> None:
 
 def test_pictures_are_in_step_with_what_they_are_made_from() -> None:
     render, roofline = (module_at(BOOK / "diagrams" / f"{name}.py") for name in ("render", "roofline"))
-    assert len(render.sources()) == 3
+    assert len(render.sources()) == 4
     for source in render.sources():
         drawn = (BOOK / "images" / f"{source.stem}.svg").read_text(encoding="utf-8")
         assert render.mark(source) in drawn, f"{source.name} was changed: run book/diagrams/render.py"

@@ -681,7 +681,7 @@ def combination(number: str, name: str, other: str, rule: Combination) -> tuple[
     needed = "every one" if name == "all_of" else "at least one"
     exercise = Exercise(
         number,
-        section="Combining masks",
+        section="All of several masks" if name == "all_of" else "Any of several masks",
         hints=(
             "Take one entry that differs (← marks the rows) or, if there is an error, the case with its masks A, B, C. "
             f"Which of the masks allow that entry?  {name} needs {needed}.",
