@@ -96,6 +96,8 @@ def mend_page(app: Sphinx, page: str, template: str, context: dict[str, Any], do
     if "body" in context:
         # docutils calls this a list of things that are none for those who have it read aloud.
         context["body"] = context["body"].replace('role="list" class="citation-list"', 'class="citation-list"')
+        # A label that says something else than what stands there: "Show code cell source".
+        context["body"] = context["body"].replace(' aria-label="Toggle hidden content"', "")
     if (tree := context.get("generate_toctree_html")) is not None:
 
         def named(*arguments: Any, **options: Any) -> Any:

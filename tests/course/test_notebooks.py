@@ -54,6 +54,12 @@ def test_a_notebook_is_valid_and_its_made_cells_keep_their_names(path: Path) -> 
 
 
 @pytest.mark.parametrize("path", REAL, ids=lambda path: path.stem)
+def test_nothing_runs_before_the_course_is_there(path: Path) -> None:
+    first = next(cell for cell in cells_of(path) if cell["cell_type"] == "code")
+    assert first["metadata"].get("course") == "setup", f"{first['id']} would fail on Colab"
+
+
+@pytest.mark.parametrize("path", REAL, ids=lambda path: path.stem)
 def test_each_exercise_follows_the_heading_that_its_card_names(path: Path) -> None:
     heading: Any = None
     for cell in cells_of(path):
