@@ -231,6 +231,19 @@ def _on_gpu() -> list[Group]:
         done = tuple(case for several in cases for case in several)
         return Group(f"{implementation}, {done[0].work}", done)
 
+    def backward(name: str, *masks: str) -> Group:
+        both = [_cases(name, "backward", mask, few[::-1]) for mask in masks]
+        return group(name, *both, _cases(name, "backward", masks[0], [32768]))
+
+    def decode(name: str) -> Group:
+        return group(
+            name,
+            _cases(name, "decode", "causal", [512, 4096, 32768]),
+            _cases(name, "decode", "causal", [4096], batch=32),
+            _cases(name, "decode", "window", [4096], batch=32),
+            _cases(name, "decode", "window", [32768]),
+        )
+
     return [
         group(
             "ours",
@@ -247,32 +260,11 @@ def _on_gpu() -> list[Group]:
         ),
         group("per_document", packed("per_document", every, sparsity)),
         group("varlen", packed("varlen", every, sparsity), _cases("varlen", "forward", "window", some[1:])),
-        group("eager", _cases("eager", "forward", "packed", [512, 2048, 8192, 16384, 32768])),
-        *(
-            group(
-                name,
-                *(_cases(name, "backward", mask, [16384, 2048]) for mask in masks),
-                _cases(name, "backward", masks[0], [32768]),
-            )
-            for name, masks in (
-                ("ours", ["packed", "causal"]),
-                ("sdpa", ["packed"]),
-                ("sdpa_causal", ["causal"]),
-                ("varlen", ["packed"]),
-                ("per_document", ["packed"]),
-                ("eager", ["packed"]),
-            )
-        ),
-        *(
-            group(
-                name,
-                _cases(name, "decode", "causal", [512, 4096, 32768]),
-                _cases(name, "decode", "causal", [4096], batch=32),
-                _cases(name, "decode", "window", [4096], batch=32),
-                _cases(name, "decode", "window", [32768]),
-            )
-            for name in ("ours", "sdpa", "eager")
-        ),
+        backward("ours", "packed", "causal"),
+        backward("sdpa", "packed"),
+        backward("sdpa_causal", "causal"),
+        decode("ours"),
+        decode("sdpa"),
         group(
             "last_keys",
             _cases("last_keys", "decode", "window", [4096], batch=32),
@@ -285,6 +277,11 @@ def _on_gpu() -> list[Group]:
             _cases("hf_flex", "backward", "packed", [16384]),
             _cases("hf_flex", "decode", "causal", [4096], batch=32),
         ),
+        backward("varlen", "packed"),
+        backward("per_document", "packed"),
+        group("eager", _cases("eager", "forward", "packed", [512, 2048, 8192, 16384, 32768])),
+        decode("eager"),
+        backward("eager", "packed"),
     ]
 
 

@@ -91,6 +91,7 @@ def compare(job: dict[str, Any], write: Callable[[dict[str, Any]], None]) -> Non
             if name in ("per_document", "varlen") and (documents.min() < 0 or mask_mod is not causal):
                 continue  # they know nothing but documents
             row: dict[str, Any] = {"mask": kind, "implementation": name, "dtype": job["dtype"], "length": length}
+            write({"begins": row})
             torch._dynamo.reset()  # the masks differ in numbers, which must not become variables of one graph
             try:
                 got = logits(rounded, name, block_mask, dense, documents, call)

@@ -63,6 +63,12 @@ def reference_ms(document: Row, case: Row, implementation: str) -> float | None:
     return exact["ms"] if exact else None
 
 
+def label(case: Row) -> str:
+    """What an implementation is called in a table: a decode step that reads all keys gives sdpa no mask."""
+    unmasked = case["work"] == "decode" and case["mask"] == "causal" and case["implementation"] == "sdpa"
+    return "sdpa, no mask needed" if unmasked else LABELS[case["implementation"]]
+
+
 # ------------------------------------------------------------------------------------------------------------ tables
 
 
@@ -129,9 +135,9 @@ def full_table(document: Row) -> list[str]:
             case = row["case"]
             size = f"{case['batch']} x {case['length']:,}"
             if row["status"] != "ok":
-                table.append([LABELS[case["implementation"]], size, said(row), *[""] * (len(COLUMNS) - 2)])
+                table.append([label(case), size, said(row), *[""] * (len(COLUMNS) - 2)])
                 continue
-            table.append([LABELS[case["implementation"]], size, *cells(document, row)])
+            table.append([label(case), size, *cells(document, row)])
         lines += markdown(table)
     return lines
 
@@ -156,29 +162,57 @@ def cells(document: Row, row: Row) -> list[str]:
     ]
 
 
+def host_bound(document: Row) -> int:
+    """The longest forward pass, in tokens, that on a GPU takes hardly longer than the shortest: launching it takes the time.
+
+    Differences between implementations up to there are those of the host's moods.
+    """
+    fastest: dict[int, float] = {}
+    for row in pick(document, work="forward", batch=1):
+        if row["status"] == "ok":
+            length = row["case"]["length"]
+            fastest[length] = min(row["ms"], fastest.get(length, row["ms"]))
+    if document["device"] != "cuda" or not fastest:
+        return 0
+    return max(length for length, ms in fastest.items() if ms < 1.5 * fastest[min(fastest)])
+
+
 def headline(document: Row) -> list[str]:
     """What the result says, in sentences with numbers."""
     lines = []
     lengths = sorted({row["case"]["length"] for row in pick(document, work="forward", mask="packed", batch=1)})
-    for length in [n for n in lengths if n in (16384, 4096, lengths[-1])][:2]:
+    for length in [n for n in lengths if n > host_bound(document)][-2:]:
         wanted = dict(work="forward", mask="packed", length=length, batch=1, mean_document=MEAN_DOCUMENT)
         ours = one(document, implementation="ours", **wanted)
         if ours is None:
             continue
-        others = {name: one(document, implementation=name, **wanted) for name in LABELS if name != "ours"}
-        times = [f"{row['ms'] / ours['ms']:.2f} times as fast as {LABELS[name]}" for name, row in others.items() if row]
-        lines.append(
-            f"{length:,} tokens of packed documents, {ours['visible_fraction']:.1%} of all pairs left: {ours['ms']:.1f} ms, "
-            f"{'; '.join(times)}."
-        )
+        others = {
+            name: row for name in LABELS if name != "ours" and (row := one(document, implementation=name, **wanted))
+        }
+        for key, what in (("ms", "the whole forward pass"), ("attention_ms", "attention of one layer alone")):
+            times = [
+                f"{row[key] / ours[key]:.2f} times as fast as {LABELS[name]}"
+                for name, row in others.items()
+                if row[key]
+            ]
+            if ours[key] and times:
+                lines.append(
+                    f"{length:,} tokens of packed documents, {ours['visible_fraction']:.1%} of all pairs left, {what}: "
+                    f"{spoken(ours[key])} ms, {'; '.join(times)}."
+                )
     for length in sorted({row["case"]["length"] for row in pick(document, work="forward", mask="causal", batch=1)}):
         ours = one(document, implementation="ours", work="forward", mask="causal", length=length, batch=1)
         flash = one(document, implementation="sdpa_causal", work="forward", mask="causal", length=length, batch=1)
-        if ours and flash:
+        if ours and flash and length > host_bound(document):
             lines.append(
                 f"{length:,} tokens, dense causal: {ours['ms']:.1f} ms, {flash['ms'] / ours['ms']:.2f} times as fast as "
                 f"{LABELS['sdpa_causal']}."
             )
+    if length := host_bound(document):
+        lines.append(
+            f"Up to {length:,} tokens a forward pass takes hardly longer than one of {lengths[0]:,}: the host's launches "
+            "decide, and differences between implementations mean nothing. Attention alone does not depend on the host."
+        )
     for length in (4096, 16384):
         peaks = {
             mask: row["peak_over_weights_gib"]
@@ -189,6 +223,27 @@ def headline(document: Row) -> list[str]:
             said = ", ".join(f"{MASKS[mask]} {gib:.2f} GiB" for mask, gib in peaks.items())
             lines.append(f"Peak memory of FlexAttention's forward pass at {length:,} tokens, weights left out: {said}.")
     return lines
+
+
+def summary(document: Row) -> dict[str, dict[str, dict[str, float]]]:
+    """For pages that quote a number: by case, as `forward_packed_16384`, and implementation, what it takes and how many times
+    as long as FlexAttention that is, of the whole pass and of the attention of one layer.  Rows of one sequence only.
+    """
+    found: dict[str, dict[str, dict[str, float]]] = {}
+    for row in document["rows"]:
+        case = row["case"]
+        if row["status"] != "ok" or case["batch"] != 1 or case["mean_document"] != MEAN_DOCUMENT:
+            continue
+        key = f"{case['work']}_{case['mask']}_{case['length']}"
+        same = {name: case[name] for name in ("work", "mask", "length", "batch", "mean_document")}
+        ours = one(document, implementation="ours", **same)
+        numbers = {"ms": row["ms"], "attention_ms": row["attention_ms"], "gib": row["peak_over_weights_gib"]}
+        if ours:
+            numbers |= {"times": row["ms"] / ours["ms"], "first_seconds": row["first_ms"] / 1e3}
+            if row["attention_ms"] and ours["attention_ms"]:
+                numbers["attention_times"] = row["attention_ms"] / ours["attention_ms"]
+        found.setdefault(key, {})[case["implementation"]] = numbers
+    return found
 
 
 def print_table(document: Row) -> None:
@@ -237,7 +292,7 @@ def draw(document: Row, stem: Path) -> list[Path]:
     with plt.rc_context(style):
         for suffix, drawers in (
             ("", [over_length, over_sparsity, dense_causal, memory]),
-            ("-more", [backward, decode, decode_attention, compiling]),
+            ("-more", [attention_alone, backward, decode_attention, compiling]),
         ):
             figure, axes = plt.subplots(2, 2, figsize=(12.5, 9.2), facecolor="white")
             for drawer, axis in zip(drawers, axes.flat, strict=True):
@@ -281,7 +336,8 @@ def curves(
             if row["case"]["implementation"] == name and row["status"] == "ok" and (value := y(row)) is not None
         ]
         if points and name != leave_out:
-            axis.plot(*zip(*sorted(points), strict=True), label=LABELS[name], **LOOKS[name])
+            line = {} if len(points) > 2 else {"linestyle": ""}  # two points are not a curve
+            axis.plot(*zip(*sorted(points), strict=True), label=LABELS[name], **LOOKS[name] | line)
     if axis.get_legend_handles_labels()[0]:
         axis.legend(fontsize=9, frameon=False)
 
@@ -299,6 +355,16 @@ def level(axis: Any, text: str) -> None:
     axis.annotate(text, (0.99, 1), **at, ha="right", fontsize=9)
 
 
+def shade_host_bound(document: Row, axis: Any) -> None:
+    """Grey where the host's launches decide."""
+    if length := host_bound(document):
+        limits = axis.get_xlim()
+        axis.axvspan(limits[0], length * 2**0.5, color="#e8e8e8", zorder=0, linewidth=0)
+        axis.set_xlim(limits)
+        at = {"xycoords": "axes fraction", "fontsize": 9}
+        axis.annotate("grey: the host's launches\ndecide, not attention", (0.02, 0.38), **at)
+
+
 def over_length(document: Row, axis: Any) -> None:
     rows = pick(document, work="forward", mask="packed", batch=1, mean_document=MEAN_DOCUMENT)
 
@@ -308,10 +374,32 @@ def over_length(document: Row, axis: Any) -> None:
 
     curves(axis, rows, lambda row: row["case"]["length"], speed, leave_out="sdpa")
     lengths_on(axis, rows)
+    shade_host_bound(document, axis)
     level(axis, "sdpa with the dense mask")
     axis.set_ylim(bottom=0)
     axis.set_ylabel("times as fast as sdpa with the dense mask")
     axis.set_title("Forward, packed documents of 1k tokens on average")
+
+
+def attention_alone(document: Row, axis: Any) -> None:
+    rows = pick(document, work="forward", mask="packed", batch=1, mean_document=MEAN_DOCUMENT)
+    against = {
+        row["case"]["length"]: row["attention_ms"]
+        for row in rows
+        if row["case"]["implementation"] == "sdpa" and row["status"] == "ok"
+    }
+
+    def speed(row: Row) -> float | None:
+        other = against.get(row["case"]["length"])
+        return other / row["attention_ms"] if other and row["attention_ms"] else None
+
+    curves(axis, rows, lambda row: row["case"]["length"], speed, leave_out="sdpa")
+    lengths_on(axis, rows)
+    axis.set_yscale("log", base=2)
+    axis.yaxis.set_major_formatter(lambda value, _: f"{value:g}")
+    level(axis, "sdpa with the dense mask")
+    axis.set_ylabel("times as fast as sdpa with the dense mask")
+    axis.set_title("The attention of one layer alone, packed documents")
 
 
 def over_sparsity(document: Row, axis: Any) -> None:
@@ -334,7 +422,7 @@ def over_sparsity(document: Row, axis: Any) -> None:
     level(axis, "sdpa with the dense mask")
     axis.set_xlabel("percent of all pairs that the mask leaves (to the right: shorter documents)")
     axis.set_ylabel("times as fast as sdpa with the dense mask")
-    axis.set_title(f"Forward, {length:,} tokens: the sparser the mask, the more is skipped")
+    axis.set_title(f"Forward of {length:,} tokens: the sparser, the faster")
 
 
 def dense_causal(document: Row, axis: Any) -> None:
@@ -360,6 +448,7 @@ def dense_causal(document: Row, axis: Any) -> None:
         axis.plot(*zip(*sorted(set(points)), strict=True), label=LABELS["sdpa"], **LOOKS["sdpa"])
         axis.legend(fontsize=9, frameon=False)
     lengths_on(axis, rows)
+    shade_host_bound(document, axis)
     level(axis, "sdpa with is_causal")
     axis.set_ylim(bottom=0)
     axis.set_ylabel("times as fast as sdpa with is_causal")
@@ -384,6 +473,7 @@ def memory(document: Row, axis: Any) -> None:
             )
     lengths_on(axis, rows)
     axis.set_yscale("log")
+    axis.yaxis.set_major_formatter(lambda value, _: f"{value:g}")
     axis.set_ylabel("GiB at the peak" + (", weights left out" if document["device"] == "cuda" else " of the process"))
     axis.set_title("Memory of the forward pass, packed documents")
 
@@ -397,7 +487,7 @@ def bars(axis: Any, groups: dict[str, list[tuple[str, float | None, str]]], unit
         for name, value, text in rows:
             axis.barh(y, value or 0, height=0.78, color=LOOKS[name]["color"], hatch=HATCHES[name], edgecolor="white")
             axis.annotate(
-                f"{text}  {LABELS[name]}",
+                text,
                 (value or 0, y),
                 (4, 0),
                 textcoords="offset points",
@@ -419,12 +509,11 @@ def grouped(
     groups: dict[str, list[tuple[str, float | None, str]]] = {}
     rows = sorted(rows, key=lambda row: (row["case"]["mask"], row["case"]["batch"], row["case"]["length"]))
     for row in rows:
-        for name in LABELS:
-            if row["case"]["implementation"] == name:
-                number = value(row) if row["status"] == "ok" else None
-                text = said(row) if row["status"] != "ok" else "" if number is None else spoken(number)
-                if text:
-                    groups.setdefault(heading(row), []).append((name, number, text))
+        number = value(row) if row["status"] == "ok" else None
+        text = said(row) if row["status"] != "ok" else "" if number is None else spoken(number)
+        if text and row["status"] != "time was up":
+            text = f"{text}  {label(row['case'])}"
+            groups.setdefault(heading(row), []).append((row["case"]["implementation"], number, text))
     order = list(LABELS)
     return {heading: sorted(bars, key=lambda bar: order.index(bar[0])) for heading, bars in groups.items()}
 
@@ -452,15 +541,6 @@ def decode_heading(row: Row) -> str:
     return f"{MASKS[case['mask']]}\n{case['batch']} x {case['length']:,} keys"
 
 
-def decode(document: Row, axis: Any) -> None:
-    bars(
-        axis,
-        grouped(pick(document, work="decode"), decode_heading, lambda row: row["ms"]),
-        "ms a step (less is better)",
-    )
-    axis.set_title("One decode step of the whole model")
-
-
 def decode_attention(document: Row, axis: Any) -> None:
     groups = grouped(pick(document, work="decode"), decode_heading, lambda row: row["attention_ms"])
     bars(axis, groups, "ms a layer (less is better)")
@@ -468,10 +548,11 @@ def decode_attention(document: Row, axis: Any) -> None:
 
 
 def compiling(document: Row, axis: Any) -> None:
-    rows = [row for row in pick(document, mask="packed", batch=1, mean_document=MEAN_DOCUMENT) if row["status"] == "ok"]
-    rows = [row for row in rows if row["case"]["work"] == "forward"]
-    curves(axis, rows, lambda row: row["case"]["length"], lambda row: max(0.01, (row["first_ms"] - row["ms"]) / 1e3))
+    rows = pick(document, work="forward", mask="packed", batch=1, mean_document=MEAN_DOCUMENT)
+    curves(axis, rows, lambda row: row["case"]["length"], lambda row: row["first_ms"] / 1e3)
     lengths_on(axis, rows)
     axis.set_yscale("log")
-    axis.set_ylabel("seconds that the first call takes longer")
-    axis.set_title("The first call of each shape: compiling")
+    axis.yaxis.set_major_formatter(lambda value, _: f"{value:g}")
+    axis.set_ylim(bottom=0.002)  # room for the legend
+    axis.set_ylabel("seconds")
+    axis.set_title("The first call of each shape, which compiles")
