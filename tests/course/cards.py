@@ -13,6 +13,7 @@ import contextlib
 import sys
 import tempfile
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -39,7 +40,8 @@ def samples() -> dict[str, Planted]:
 def sample(planted: Planted, folder: Path, pool: Pool) -> str:
     """The text of the cell."""
     with Grading(plant(planted, folder), REFERENCE, pool=pool) as grading:
-        shown = card.text(grading.grade(exercise(planted.exercise)))
+        outcome = grading.grade(exercise(planted.exercise))
+        shown = card.text(replace(outcome, where=""))  # where it stopped is a line of a solution
     summary = f"A card of {planted.exercise}: what the grader says to one wrong answer"
     return f"<details>\n<summary>{summary}</summary>\n\n```text\n{shown}\n```\n\n</details>"
 
