@@ -1,6 +1,6 @@
 # Your copy of solutions/flexnano/cuda_graphs.py, made by `python -m course stubs`
 # Yours to write: the body of each function that says `raise NotImplementedError("Exercise ...")`.
-# untouched while the rest of this file has the hash 29aba585ad26cab3
+# untouched while the rest of this file has the hash 47df270e8548e4a0
 """Module 07: CUDA graphs.  A decode step is a thousand small kernels; recorded once, they are launched as one.
 
 A graph repeats exactly what was recorded: the same kernels on the same addresses with the same numbers.  So whatever changes
@@ -27,8 +27,8 @@ def batch_buckets(max_batch_size: int) -> list[int]:
     """The batch sizes that graphs are recorded for.  [7.1 · ★☆☆ · 10 min]
 
     A step runs in the smallest bucket that holds its rows, filled up with padding.  Few buckets mean little to record, many
-    mean little padding.  Small steps are limited by reading the weights, so padding is nearly free there: powers of two up
-    to 64, then multiples of 64, and `max_batch_size` itself, whatever it is.
+    mean little padding.  Small steps are limited by reading the weights, so padding is nearly free there: powers of four up
+    to 64, then multiples of 128, and `max_batch_size` itself, whatever it is.
 
     Args:
         max_batch_size: rows of the largest step, at least 1.
@@ -186,7 +186,8 @@ class DecodeMask:
 
         Returns:
             Nothing.  The first `n` rows of `partial_count` [B, 1, 1], `partial_pages` [B, 1, 1, n_pages + 1], `full_count`
-            and `full_pages` are written in place, and only the columns in use.  No number goes to the host.
+            and `full_pages` are written in place: only these rows, and only their first max(2, `pages_per_row`) columns.
+            No number goes to the host.
         """
         raise NotImplementedError("Exercise 7.3: DecodeMask.fill")
 
@@ -194,13 +195,14 @@ class DecodeMask:
 class LateTokens:
     """Reads a step's tokens while the next step is already running, so that the device never waits for the host.  Given."""
 
-    def __init__(self, max_batch_size: int, device: torch.device, depth: int = 4) -> None:
-        self._cuda = device.type == "cuda"
-        self._free = [torch.zeros(max_batch_size, dtype=torch.int64, pin_memory=self._cuda) for _ in range(depth)]
+    def __init__(self, max_batch_size: int, device: torch.device) -> None:
+        self._max_batch_size, self._cuda = max_batch_size, device.type == "cuda"
+        self._free: list[Tensor] = []
 
     def send(self, token_B: Tensor) -> tuple[Tensor, int, torch.cuda.Event | None]:
         """Begin to copy a step's tokens to the host."""
-        buffer = self._free.pop()
+        # One that an interrupt has lost is made anew.
+        buffer = self._free.pop() if self._free else self._new_buffer()
         buffer[: len(token_B)].copy_(token_B, non_blocking=True)
         if not self._cuda:
             return buffer, len(token_B), None
@@ -216,3 +218,6 @@ class LateTokens:
         tokens = buffer[:n].tolist()
         self._free.append(buffer)
         return tokens
+
+    def _new_buffer(self) -> Tensor:
+        return torch.zeros(self._max_batch_size, dtype=torch.int64, pin_memory=self._cuda)

@@ -1,6 +1,6 @@
 # Your copy of solutions/flexnano/fast_path.py, made by `python -m course stubs`
 # Given: there is nothing to fill in here.
-# untouched while the rest of this file has the hash 2602b2e78d0a73a9
+# untouched while the rest of this file has the hash 69925d8892439c8b
 """Module 07: the fast path.  What module 06 does step by step, recorded once and then only replayed.
 
 plain (module 06)                           fast
@@ -103,7 +103,7 @@ class TableMirror:
         version = source.page_table._version + source.logical_of_page._version  # torch counts writes in place
         if version == self._version:
             return
-        self._version, self._turn = version, 1 - self._turn
+        self._turn = 1 - self._turn
         staging, sent = self._staging[self._turn], self._sent[self._turn]
         if sent is not None:
             sent.synchronize()
@@ -113,6 +113,7 @@ class TableMirror:
         self._device.copy_(staging, non_blocking=True)
         if sent is not None:
             sent.record()
+        self._version = version
 
 
 class FastPath:
@@ -155,30 +156,41 @@ class FastPath:
 
     # ------------------------------------------------------------------ a step
 
-    def run(self, rows: list[Row]) -> None:
-        """Launch the rows of a step, then read the tokens of the step before.  No rows: only read."""
+    @property
+    def owes_tokens(self) -> bool:
+        """Whether a token on its way belongs to a request that has not ended."""
+        return any(row.sequence.request_id in self.engine._requests for rows, _ in self.in_flight for row in rows)
+
+    def run(self, rows: list[Row]) -> list[Row]:
+        """Launch the rows of a step, then read the tokens of the step before.  No rows: only read.
+
+        Returns:
+            The rows that were launched: without those that a token on its way has ended.
+        """
         prefill = bool(rows) and rows[0].start == 0
-        if not rows or (prefill and any(row.sequence.pending for row in rows)):
-            # Whoever was preempted with a token on its way needs it now; and it may have been the last.
+        if not rows or self.engine.scheduler.outgrown or (prefill and any(row.sequence.pending for row in rows)):
+            # Whoever was preempted, or outgrew the pool, with a token on its way needs it now; and it may have been the last.
             self.read_all()
             rows = [row for row in rows if row.sequence.status is Status.RUNNING]
         if not rows:
-            return
+            return []
         for mirror in self.mirrors:
             mirror.send()
         chosen_B = self._prefill(rows) if prefill else self._decode(rows)
         self.in_flight.append((rows, self.late.send(chosen_B)))
         for row in rows:
-            self._count_token_in_flight(row.sequence)
+            row.sequence.pending += 1
+            if not prefill:  # that one is read at once, and perhaps computed again
+                self._free_if_last(row.sequence)
         # The staging of prompts is free again once they have been read, and logprobs are noted as they are made.
         if prefill or any(row.sequence.params.logprobs is not None for row in rows):
             self.read_all()
         while len(self.in_flight) > 1:
             self._read_one()
+        return rows
 
-    def _count_token_in_flight(self, sequence: Sequence) -> None:
-        """A token is on its way.  If it is the last by count, pages and slot are free now: what comes later runs later."""
-        sequence.pending += 1
+    def _free_if_last(self, sequence: Sequence) -> None:
+        """If the token on its way is the last by count, pages and slot are free now: what comes later runs later."""
         made = len(sequence.output_ids) + sequence.pending
         if made >= sequence.params.max_new_tokens or len(sequence) >= sequence.max_length:
             self.engine.scheduler.finish(sequence, "length")
@@ -189,15 +201,24 @@ class FastPath:
             self._read_one()
 
     def _read_one(self) -> None:
-        rows, sent = self.in_flight.popleft()
+        rows, sent = self.in_flight[0]
         engine = self.engine
-        tokens = self.late.read(sent)
-        if rows[0].start == 0 and len(rows) > 1 and NONE in tokens:
-            tokens = self._prefill_again_alone(rows, tokens)
-        for row, token in zip(rows, tokens, strict=True):
-            row.sequence.pending -= 1
-            if row.sequence.request_id in engine._requests:  # else it ended before this token, which nobody wants
-                engine._accept(row.sequence, None if token == NONE else token)
+        try:
+            tokens = self.late.read(sent)
+            if rows[0].start == 0 and len(rows) > 1 and NONE in tokens:
+                tokens = self._prefill_again_alone(rows, tokens)
+            for row, token in zip(rows, tokens, strict=True):
+                row.sequence.pending -= 1
+                if row.sequence.request_id in engine._requests:  # else it ended before this token, which nobody wants
+                    engine._accept(row.sequence, None if token == NONE else token)
+        except (
+            BaseException
+        ) as error:  # without its token none of them can go on, and not all are in the step that runs
+            for row in rows:
+                engine._end(row.sequence, "error", error=f"{type(error).__name__}: {error}")
+            raise
+        finally:
+            self.in_flight.popleft()
 
     def _prefill_again_alone(self, rows: list[Row], tokens: list[int]) -> list[int]:
         """A masked key is not unread, and 0 · NaN is NaN: who shared a row with a NaN is asked again, alone."""
@@ -213,9 +234,10 @@ class FastPath:
         # Longest first: rows are given to the card's processors in this order, and a long one that begins last is waited for.
         rows.sort(key=lambda row: row.start, reverse=True)
         bucket = next(size for size in self.buckets if size >= n)
-        self.state.set_rows([row.sequence.slot for row in rows])
         greedy = all(row.sequence.params.greedy and row.sequence.params.logprobs is None for row in rows)
-        self._graph(bucket, greedy).replay()
+        graph = self._graph(bucket, greedy)
+        self.state.set_rows([row.sequence.slot for row in rows])
+        graph.replay()
         if not greedy:
             self._sample(rows, self.logits_BV[bucket][:n])
         return self.state.chosen_B[:n]
@@ -223,14 +245,12 @@ class FastPath:
     def _graph(self, bucket: int, greedy: bool) -> Graph:
         key = (bucket, greedy)
         if key not in self.graphs:
-            slots = list(self.state._slots)
             self.state.set_rows([])  # padding only, while it is recorded
             began = time.perf_counter()
             graph = Graph(lambda: self._decode_body(bucket, greedy), self.device, self.pool)
             self.seconds_to_make[f"decode of {bucket}{'' if greedy else ', sampled'}"] = time.perf_counter() - began
             self.pool = self.pool or graph.pool
             self.graphs[key] = graph
-            self.state.set_rows(slots)
         return self.graphs[key]
 
     def _decode_body(self, n: int, greedy: bool) -> None:

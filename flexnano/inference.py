@@ -1,6 +1,6 @@
 # Your copy of solutions/flexnano/inference.py, made by `python -m course stubs`
 # Yours to write: the body of each function that says `raise NotImplementedError("Exercise ...")`.
-# untouched while the rest of this file has the hash 1096c694f32ecff6
+# untouched while the rest of this file has the hash e898e018fd040988
 """Module 06: the engine.  Sequences in, tokens out: packed prefill, decode over the paged cache, sampling, streaming."""
 
 from __future__ import annotations
@@ -8,6 +8,7 @@ from __future__ import annotations
 import contextlib
 import itertools
 import secrets
+import threading
 import time
 from collections.abc import Callable, Iterator
 from collections.abc import Sequence as SequenceOf
@@ -21,7 +22,7 @@ from torch.nn.attention.flex_attention import BlockMask
 from .attention import StepMask, forget_attention, prepare_mask, register_attention
 from .describe import describe
 from .detokenize import Detokenizer
-from .kv_cache import addressable_pages, attach_caches, free_memory, kv_bytes_per_token, pages_for_budget
+from .kv_cache import addressable_pages, attach_caches, forget_nan, free_memory, kv_bytes_per_token, pages_for_budget
 from .masks import MaskMod, all_of, block_mask_from_blocks, causal, packed_documents, sliding_window, visible_blocks
 from .model_probe import probe
 from .page_table import PageTable
@@ -147,6 +148,7 @@ class Inference:
         self.stats = EngineStats()
         self._request_ids = itertools.count()
         self._requests: dict[int, Sequence] = {}
+        self._queue_lock = threading.Lock()  # other threads may add requests while a step is chosen
         self._events: list[TokenEvent] = []  # made and not fetched yet
         self._streamed: set[int] = set()  # requests whose events belong to a stream
 
@@ -210,8 +212,9 @@ class Inference:
             seed=secrets.randbits(62) if params.seed is None else params.seed,
             detokenizer=Detokenizer(self.tokenizer, params.stop_strings) if self.tokenizer is not None else None,
         )
-        self.scheduler.add(sequence)
-        self._requests[sequence.request_id] = sequence
+        with self._queue_lock:
+            self.scheduler.add(sequence)
+            self._requests[sequence.request_id] = sequence
         return sequence.request_id
 
     def abort(self, request_id: int) -> bool:
@@ -232,11 +235,9 @@ class Inference:
     @property
     def has_work(self) -> bool:
         """Whether a request is unfinished, or an event is waiting to be fetched by `run_one_step`."""
-        in_flight = self.fast is not None and bool(self.fast.in_flight)
+        unread = bool(self.scheduler.outgrown) or (self.fast is not None and self.fast.owes_tokens)
         return (
-            self.scheduler.has_work
-            or in_flight
-            or any(event.request_id not in self._streamed for event in self._events)
+            self.scheduler.has_work or unread or any(event.request_id not in self._streamed for event in self._events)
         )
 
     # ------------------------------------------------------------------ one step
@@ -263,23 +264,26 @@ class Inference:
     @torch.inference_mode()
     def _advance(self) -> None:
         """Schedule a step, run it, and queue its events."""
-        started = time.perf_counter()
-        rows = self.scheduler.next_step()
-        for sequence in self.scheduler.outgrown:
-            self._end(sequence, "out_of_pages", error=self._outgrown_message(sequence))
-        self.scheduler.outgrown.clear()
+        started, rows = time.perf_counter(), list[Row]()
         try:
+            with self._queue_lock:
+                rows = self.scheduler.next_step()
             if self.fast is not None:
-                self.fast.run(rows)
+                rows = self.fast.run(rows)
             elif rows:
                 self._run_rows(rows)
+            for sequence in self.scheduler.outgrown:
+                self._end(sequence, "out_of_pages", error=self._outgrown_message(sequence))
+            self.scheduler.outgrown.clear()
             if rows:
                 n_tokens = sum(row.n_tokens for row in rows)
                 padded_to = (self.fast or self).prefill_length(n_tokens) if rows[0].start == 0 else n_tokens
                 self.stats.count(n_tokens, padded_to - n_tokens, is_prefill=rows[0].start == 0)
         except BaseException as error:
-            for row in rows:
-                self._end(row.sequence, "error", error=f"{type(error).__name__}: {error}")
+            # Whoever holds a slot, if the choice itself failed: the books may be half written.
+            for sequence in [row.sequence for row in rows] or [one for one in self._requests.values() if one.slot]:
+                self._end(sequence, "error", error=f"{type(error).__name__}: {error}")
+            forget_nan(self.caches)  # nobody has looked at the logits
             raise
         self.stats.preemptions = self.scheduler.preemptions
         self.stats.seconds += time.perf_counter() - started
@@ -457,8 +461,7 @@ class Inference:
     def _accept(self, sequence: Sequence, token: int | None) -> None:
         """Hand a sequence its token, end it if that was the last, and tell the caller."""
         if token is None:
-            for cache in self.caches:  # its keys and values may be NaN too, and padding's that shared the step
-                cache.forget(sequence.slot)
+            forget_nan(self.caches)  # its keys and values may be NaN too, and padding's that shared the step
             self._end(sequence, "error", error="the model's logits are not finite (NaN or infinity)")
             return
         sequence.output_ids.append(token)

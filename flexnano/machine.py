@@ -1,6 +1,6 @@
 # Your copy of solutions/flexnano/machine.py, made by `python -m course stubs`
 # Given: there is nothing to fill in here.
-# untouched while the rest of this file has the hash 276534695fdd25ae
+# untouched while the rest of this file has the hash ce028aec9851a4ca
 """Given: how fast this machine reads and computes, by trying."""
 
 from __future__ import annotations
@@ -42,7 +42,9 @@ def measure_machine(device: torch.device | str = "cpu", dtype: torch.dtype = tor
     left, right = (torch.ones(side, side, device=device, dtype=dtype) for _ in range(2))
     reading = _least_seconds(numbers.sum, device)
     computing = _least_seconds(lambda: left @ right, device)
-    name = torch.cuda.get_device_name(device) if on_gpu else f"{device.type.upper()}, threads: {torch.get_num_threads()}"
+    name = (
+        torch.cuda.get_device_name(device) if on_gpu else f"{device.type.upper()}, threads: {torch.get_num_threads()}"
+    )
     return Machine(name, n_bytes / reading, 2 * side**3 / computing)
 
 

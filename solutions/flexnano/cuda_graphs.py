@@ -24,8 +24,8 @@ def batch_buckets(max_batch_size: int) -> list[int]:
     """The batch sizes that graphs are recorded for.  [7.1 · ★☆☆ · 10 min]
 
     A step runs in the smallest bucket that holds its rows, filled up with padding.  Few buckets mean little to record, many
-    mean little padding.  Small steps are limited by reading the weights, so padding is nearly free there: powers of two up
-    to 64, then multiples of 64, and `max_batch_size` itself, whatever it is.
+    mean little padding.  Small steps are limited by reading the weights, so padding is nearly free there: powers of four up
+    to 64, then multiples of 128, and `max_batch_size` itself, whatever it is.
 
     Args:
         max_batch_size: rows of the largest step, at least 1.
@@ -197,7 +197,8 @@ class DecodeMask:
 
         Returns:
             Nothing.  The first `n` rows of `partial_count` [B, 1, 1], `partial_pages` [B, 1, 1, n_pages + 1], `full_count`
-            and `full_pages` are written in place, and only the columns in use.  No number goes to the host.
+            and `full_pages` are written in place: only these rows, and only their first max(2, `pages_per_row`) columns.
+            No number goes to the host.
         """
         ### BEGIN SOLUTION
         page_size, columns = self.table.page_size, self.table.pages_per_row
@@ -211,9 +212,8 @@ class DecodeMask:
         )  # the window begins inside of its first page
 
         ends_B2 = torch.stack([last_page_B, first_page_B], dim=1).clamp(max=columns - 1)
-        width = min(2, self.partial_pages.shape[-1])
         self.partial_count[:n, 0, 0] = 1 + cut_B.int()
-        self.partial_pages[:n, 0, 0, :width] = page_BJ.gather(1, ends_B2)[:, :width]
+        self.partial_pages[:n, 0, 0, :2] = page_BJ.gather(1, ends_B2)
         if self.window is None:
             full_BJ = page_BJ
         else:
@@ -227,13 +227,14 @@ class DecodeMask:
 class LateTokens:
     """Reads a step's tokens while the next step is already running, so that the device never waits for the host.  Given."""
 
-    def __init__(self, max_batch_size: int, device: torch.device, depth: int = 4) -> None:
-        self._cuda = device.type == "cuda"
-        self._free = [torch.zeros(max_batch_size, dtype=torch.int64, pin_memory=self._cuda) for _ in range(depth)]
+    def __init__(self, max_batch_size: int, device: torch.device) -> None:
+        self._max_batch_size, self._cuda = max_batch_size, device.type == "cuda"
+        self._free: list[Tensor] = []
 
     def send(self, token_B: Tensor) -> tuple[Tensor, int, torch.cuda.Event | None]:
         """Begin to copy a step's tokens to the host."""
-        buffer = self._free.pop()
+        # One that an interrupt has lost is made anew.
+        buffer = self._free.pop() if self._free else self._new_buffer()
         buffer[: len(token_B)].copy_(token_B, non_blocking=True)
         if not self._cuda:
             return buffer, len(token_B), None
@@ -249,3 +250,6 @@ class LateTokens:
         tokens = buffer[:n].tolist()
         self._free.append(buffer)
         return tokens
+
+    def _new_buffer(self) -> Tensor:
+        return torch.zeros(self._max_batch_size, dtype=torch.int64, pin_memory=self._cuda)

@@ -53,12 +53,6 @@ class PagedKVCache:
         self.k_cache = torch.zeros(1, kv_heads, N, head_dim, dtype=dtype, device=device)
         self.v_cache = torch.zeros(1, kv_heads, N, value_head_dim, dtype=dtype, device=device)
 
-    def forget(self, slot: int) -> None:
-        """Set the pages of a slot and the sink to zero, where they may hold NaN: a masked key is not unread."""
-        pages = [0, *self.page_table.owned[slot]]
-        for pool in (self.k_cache, self.v_cache):
-            pool.unflatten(2, (-1, self.page_table.page_size))[:, :, pages] = 0
-
     def update(self, input_pos: Tensor, k: Tensor, v: Tensor, batch_idx: Tensor) -> tuple[Tensor, Tensor]:
         """Store the new keys and values, and return those that attention has to read.  [4.1 · ★★☆ · 15 min]
 
@@ -138,6 +132,12 @@ def pages_for_budget(
         )
     return min(fits, max_batch_size * -(-max_seq_length // page_size))
     ### END SOLUTION
+
+
+def forget_nan(caches: Iterable[PagedKVCache]) -> None:
+    """Set NaN and infinity in the pools to zero: a masked key is not unread, and the pages may be others' by now."""
+    for pool in [pool for cache in caches for pool in (cache.k_cache, cache.v_cache)]:
+        pool.nan_to_num_(0, 0, 0)
 
 
 def addressable_pages(elements_per_token: int, page_size: int) -> int:

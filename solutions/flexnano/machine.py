@@ -39,7 +39,9 @@ def measure_machine(device: torch.device | str = "cpu", dtype: torch.dtype = tor
     left, right = (torch.ones(side, side, device=device, dtype=dtype) for _ in range(2))
     reading = _least_seconds(numbers.sum, device)
     computing = _least_seconds(lambda: left @ right, device)
-    name = torch.cuda.get_device_name(device) if on_gpu else f"{device.type.upper()}, threads: {torch.get_num_threads()}"
+    name = (
+        torch.cuda.get_device_name(device) if on_gpu else f"{device.type.upper()}, threads: {torch.get_num_threads()}"
+    )
     return Machine(name, n_bytes / reading, 2 * side**3 / computing)
 
 
