@@ -1995,6 +1995,10 @@ known(
         ),
     },
 )
+for _check, _slug in itertools.product(
+    grow.checks, list(grow.mistakes)
+):  # whoever ends those who are too long first of all
+    _check.predicts(_slug)(_foretold(lambda case, wrong: after_growing(case, wrong, ["ended first"]), _slug))
 grow.mistake(
     "another-name",
     "Everything is right but the reason. What does the docstring call it?",

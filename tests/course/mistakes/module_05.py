@@ -1106,7 +1106,7 @@ MISTAKES = [
                 else:
                     self.preempt(self.running[-1])""",
     ),
-    Planted("5.8", "self-preempt", old="if len(sequence) > self.longest:", new="if False:"),
+    Planted("5.8", "self-preempt", old="if len(sequence) > self.longest]", new="if False]"),
     Planted(
         "5.8",
         "self-preempt",
@@ -1257,9 +1257,27 @@ MISTAKES = [
         """,
     ),
     Planted("5.8", "ends-early", old="len(sequence) > self.longest", new="len(sequence) >= self.longest"),
-    Planted("5.8", "pool-not-row", old="> self.longest:", new="> self.page_table.n_pages * self.page_table.page_size:"),
-    Planted("5.8", "not-listed", old="                self.outgrown.append(sequence)\n", new=""),
-    Planted("5.8", "skips-the-next", old="in list(self.running)", new="in self.running"),
+    Planted("5.8", "pool-not-row", old="> self.longest]", new="> self.page_table.n_pages * self.page_table.page_size]"),
+    Planted("5.8", "not-listed", old="            self.outgrown.append(sequence)\n", new=""),
+    Planted(
+        "5.8",
+        "skips-the-next",
+        code="""
+        def grow(self):
+            rows = []
+            for sequence in self.running:
+                if len(sequence) > self.longest:
+                    self.finish(sequence, "out_of_pages")
+                    self.outgrown.append(sequence)
+                    continue
+                while sequence.status is Status.RUNNING:
+                    if self.page_table.reserve(sequence.slot, len(sequence)):
+                        rows.append(Row(sequence, len(sequence) - 1, 1))
+                        break
+                    self.preempt(self.running[-1])
+            return rows
+        """,
+    ),
     Planted("5.8", "another-name", old='finish(sequence, "out_of_pages")', new='finish(sequence, "length")'),
     Planted("5.8", "another-name", old='(sequence, "out_of_pages")', new='(sequence, "out of pages")', note="spaces"),
     Planted(
