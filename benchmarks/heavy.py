@@ -268,9 +268,18 @@ def main(argv: list[str]) -> dict[str, Any]:
         raise SystemExit(f"{args.engine} is installed, but this benchmark does not know how to run it yet")
     workload = WORKLOADS[args.workload]
     batch = args.max_batch_size or workload.max_batch_size
-    machine = describe_machine("cuda")
+    from flexnano import measure_machine
+
+    rates = measure_machine("cuda", torch.bfloat16)
+    machine = describe_machine("cuda") | {
+        "bytes_per_second": rates.bytes_per_second,
+        "flops_per_second": rates.flops_per_second,
+    }
     print(f"{machine['name']}: {args.workload}, {args.engine}, {batch} at once", flush=True)
     report = {
+        "what": "output tokens per second of one engine on a fixed workload"
+        if args.repeats
+        else "seconds from construction to the first token",
         "date": time.strftime("%Y-%m-%d %H:%M:%S %z"),
         "command": "python -m benchmarks.throughput " + " ".join(argv),
         "code": describe_code(),

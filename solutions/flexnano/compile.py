@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 from torch import nn
 
-from .model_probe import LayerSpec
+if TYPE_CHECKING:
+    from .model_probe import LayerSpec
 
 
 def decoder_layers(model: nn.Module, layers: list[LayerSpec]) -> list[nn.Module]:

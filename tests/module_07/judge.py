@@ -13,6 +13,8 @@ from hypothesis import strategies as st
 from course.grading.checks import Exercise, is_raised, raises
 
 Case = dict[str, Any]
+PRELOAD = ("torch.nn.attention.flex_attention", "transformers", "torch._dynamo._trace_wrapped_higher_order_op")
+"""What the drive and the files that it looks into need; imported once for all."""
 
 
 def predict(check: Any, slug: str, *ways: Callable[[Case], Any]) -> None:
@@ -43,6 +45,7 @@ buckets = Exercise(
         "Compare with the two examples: which sizes are missing, which are too many, and does the list end where it must?",
         "List the regular sizes that lie below `max_batch_size`, in ascending order, and put `max_batch_size` behind them.",
     ),
+    preload=PRELOAD,
 )
 buckets.mistake(
     "bucket-gap",
@@ -260,6 +263,7 @@ rows = Exercise(
         "Compare, place by place, what a graph reads that was recorded before the first step; then look behind the rows.",
         "Into the tensor that is there, write the slots in the order given, and 0 into every place behind them.",
     ),
+    preload=PRELOAD,
 )
 rows.mistake(
     "rebound-buffer",
@@ -517,6 +521,7 @@ mask = Exercise(
         "From each row's position get the first and the last page that it reads; write the physical pages of these as "
         "partial where they must be, those between as full, and the counts, in place and with tensor operations only.",
     ),
+    preload=PRELOAD,
 )
 mask.mistake(
     "row-not-slot",
@@ -1118,7 +1123,7 @@ layers = Exercise(
         "For each module that `decoder_layers` gives, call its own `compile` with fullgraph and dynamic as the docstring "
         "says, and change nothing else.",
     ),
-    preload=("transformers",),
+    preload=PRELOAD,
 )
 layers.mistake(
     "whole-model",

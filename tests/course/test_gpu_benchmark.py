@@ -1,0 +1,43 @@
+"""The benchmark of fixed workloads: what is asked for is what it says, without a GPU."""
+
+from __future__ import annotations
+
+import json
+import random
+from pathlib import Path
+
+import pytest
+
+from benchmarks import heavy
+
+RESULTS = sorted(heavy.RESULTS.glob("*-flexnano-*-nvidia-*.json"))
+
+
+@pytest.mark.parametrize("name", list(heavy.WORKLOADS))
+def test_a_workload_draws_length_ids_and_answer_in_this_order(name: str) -> None:
+    workload, rng = heavy.WORKLOADS[name], random.Random(0)
+    for prompt, n in workload.make()[:5]:
+        length = rng.randint(*workload.prompt_tokens)
+        assert prompt == [rng.randrange(5, workload.vocabulary) for _ in range(length)]
+        assert n == rng.randint(*workload.output_tokens)
+
+
+def test_the_rehearsal_has_other_prompts() -> None:
+    workload = heavy.WORKLOADS["qwen3"]
+    assert workload.make(seed=1)[0] != workload.make()[0]
+
+
+@pytest.mark.parametrize("engine", list(heavy.NEEDS))
+def test_a_peer_that_is_not_there_is_named(engine: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(heavy.importlib.util, "find_spec", lambda _name: None)
+    with pytest.raises(SystemExit, match=f"{engine} can't be imported here"):
+        heavy.main(["--workload", "gemma2", "--engine", engine])
+
+
+@pytest.mark.parametrize("path", RESULTS, ids=lambda path: path.stem)
+def test_a_result_says_where_it_was_measured(path: Path) -> None:
+    result = json.loads(path.read_text(encoding="utf-8"))
+    assert {"machine", "versions", "workload", "options", "code", "command"} <= set(result)
+    assert result["machine"]["name"].startswith("NVIDIA")
+    if "seconds" in result:
+        assert result["output_tokens"] == sum(n for _, n in heavy.WORKLOADS[path.stem.partition("-")[0]].make())
