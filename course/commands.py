@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import argparse
+import contextlib
 import importlib.util
 import os
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
 from . import environment
@@ -178,9 +179,33 @@ def test(options: argparse.Namespace) -> int:
     everything = ["--all"] if options.all else []
     named = any(argument.startswith("tests") for argument in options.rest)
     paths = [] if named else own_tests(ROOT)
-    step("Tests", prepared, ["-m", "pytest", *everything, *options.rest, *paths])
+    # --all runs the notebooks as tests, and compares; whoever asks for certain tests wants only those.
+    with notebooks_meanwhile(prepared, wanted=not (options.all or options.rest)):
+        step("Tests", prepared, ["-m", "pytest", *everything, *options.rest, *paths])
     heading(f"All passed in {duration(time.perf_counter() - start)}")
     return 0
+
+
+@contextlib.contextmanager
+def notebooks_meanwhile(prepared: Environment, wanted: bool) -> Iterator[None]:
+    """Run the notebooks on the reference beside the tests, which keep one core busy, and say at the end how that went."""
+    if not (wanted and (ROOT / "solutions" / "flexnano").is_dir() and (ROOT / "notebooks").is_dir()):
+        yield
+        return
+    variables = {**os.environ, "PYTHONUTF8": "1", "FLEXNANO": "solutions", "OMP_NUM_THREADS": "1"}
+    command = [str(prepared.python), "-m", "course.grading.notebook"]
+    with subprocess.Popen(
+        command, cwd=ROOT, env=variables, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, encoding="utf-8"
+    ) as running:
+        try:
+            yield
+        except BaseException:
+            running.kill()
+            raise
+        heading("Notebooks")
+        say(running.communicate()[0].rstrip())
+        if running.returncode:
+            raise CourseError("FAILED: notebooks (what stands above)")
 
 
 def own_tests(root: Path) -> list[str]:
