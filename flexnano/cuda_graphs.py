@@ -1,6 +1,6 @@
 # Your copy of solutions/flexnano/cuda_graphs.py, made by `python -m course stubs`
 # Yours to write: the body of each function that says `raise NotImplementedError("Exercise ...")`.
-# untouched while the rest of this file has the hash 47df270e8548e4a0
+# untouched while the rest of this file has the hash 215160f64772782a
 """Module 07: CUDA graphs.  A decode step is a thousand small kernels; recorded once, they are launched as one.
 
 A graph repeats exactly what was recorded: the same kernels on the same addresses with the same numbers.  So whatever changes
@@ -105,7 +105,7 @@ class DecodeState:
         self.chosen_B = torch.zeros(B, dtype=torch.int64, device=device)
         self._staging = torch.zeros(B, dtype=torch.int64, pin_memory=device.type == "cuda")
         self._sent: torch.cuda.Event | None = torch.cuda.Event() if device.type == "cuda" else None
-        self._slots: list[int] = []
+        self._slots: list[int] | None = []
 
     def set_rows(self, slots: Sequence[int]) -> None:
         """Say which slots take part in the next steps.  [7.2 · ★★☆ · 10 min]

@@ -1,6 +1,6 @@
 # Your copy of solutions/flexnano/inference.py, made by `python -m course stubs`
 # Yours to write: the body of each function that says `raise NotImplementedError("Exercise ...")`.
-# untouched while the rest of this file has the hash e898e018fd040988
+# untouched while the rest of this file has the hash c2e832039b032c58
 """Module 06: the engine.  Sequences in, tokens out: packed prefill, decode over the paged cache, sampling, streaming."""
 
 from __future__ import annotations
@@ -148,7 +148,9 @@ class Inference:
         self.stats = EngineStats()
         self._request_ids = itertools.count()
         self._requests: dict[int, Sequence] = {}
-        self._queue_lock = threading.Lock()  # other threads may add requests while a step is chosen
+        # Other threads may add requests while a step is chosen.  Re-entrant: an interrupt just before the release must not
+        # lock its own thread out.
+        self._queue_lock = threading.RLock()
         self._events: list[TokenEvent] = []  # made and not fetched yet
         self._streamed: set[int] = set()  # requests whose events belong to a stream
 

@@ -105,7 +105,7 @@ class DecodeState:
         self.chosen_B = torch.zeros(B, dtype=torch.int64, device=device)
         self._staging = torch.zeros(B, dtype=torch.int64, pin_memory=device.type == "cuda")
         self._sent: torch.cuda.Event | None = torch.cuda.Event() if device.type == "cuda" else None
-        self._slots: list[int] = []
+        self._slots: list[int] | None = []
 
     def set_rows(self, slots: Sequence[int]) -> None:
         """Say which slots take part in the next steps.  [7.2 · ★★☆ · 10 min]
@@ -120,6 +120,7 @@ class DecodeState:
         ### BEGIN SOLUTION
         if slots == self._slots:
             return
+        self._slots = None  # unknown, should an interrupt come between here and the end
         if self._sent is not None:
             self._sent.synchronize()  # the copy of an earlier step may still be reading
         self._staging.zero_()

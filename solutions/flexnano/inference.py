@@ -145,7 +145,9 @@ class Inference:
         self.stats = EngineStats()
         self._request_ids = itertools.count()
         self._requests: dict[int, Sequence] = {}
-        self._queue_lock = threading.Lock()  # other threads may add requests while a step is chosen
+        # Other threads may add requests while a step is chosen.  Re-entrant: an interrupt just before the release must not
+        # lock its own thread out.
+        self._queue_lock = threading.RLock()
         self._events: list[TokenEvent] = []  # made and not fetched yet
         self._streamed: set[int] = set()  # requests whose events belong to a stream
 
