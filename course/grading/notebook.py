@@ -39,6 +39,7 @@ def run_notebook(notebook: Path, root: Path = ROOT, strict: bool = True) -> str 
         strict: compare what cells show with what is stored; else they must only run.
     """
     environment = {**os.environ, "FLEXNANO_NBVAL": "1", "PYTHONUTF8": "1"}
+    environment.setdefault("OMP_NUM_THREADS", "1")  # a thread that waits for a busy core makes minutes of seconds
     if os.environ.get("FLEXNANO"):  # the kernel starts in another folder
         chosen = os.environ["FLEXNANO"]
         environment["FLEXNANO"] = chosen if chosen == "solutions" else str(package_folder(root).resolve())
