@@ -11,20 +11,22 @@ the workload `--repeats` times; the median counts.  Results go to a JSON file fo
 from __future__ import annotations
 
 import argparse
-import copy
 import importlib.util
 import json
 import random
 import statistics
 import time
-from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import torch
 
+from benchmarks import engines
+from benchmarks.engines import Engine, Limits
 from benchmarks.machine import describe_code, describe_machine, slug, versions
+from benchmarks.workload import Request
 
 RESULTS = Path(__file__).with_name("results")
 Requests = list[tuple[list[int], int]]
@@ -60,7 +62,7 @@ WORKLOADS = {
 }
 
 
-def make_model(name: str, device: str = "cuda", layers: int | None = None) -> Any:
+def make_model(name: str) -> Any:
     """A model of transformers with a published shape and random weights in bfloat16."""
     from transformers import AutoConfig, AutoModelForCausalLM
 
@@ -92,161 +94,80 @@ def make_model(name: str, device: str = "cuda", layers: int | None = None) -> An
             max_position_embeddings=40_960,
         ),
     }[name]
-    if layers is not None:
-        shape["num_hidden_layers"] = layers
     config = AutoConfig.for_model(shape.pop("model_type"), **shape)
     torch.manual_seed(0)
-    with torch.device(device):
+    with torch.device("cuda"):
         model = AutoModelForCausalLM.from_config(config, dtype=torch.bfloat16)
     return model.eval().requires_grad_(False)
 
 
-class Flexnano:
-    """This engine."""
-
-    def __init__(self, model: Any, workload: Workload, batch: int, options: dict[str, Any]) -> None:
-        from flexnano import Inference
-
-        page_size = options.pop("page_size", 64)
-        pages = -(-workload.max_seq_length // page_size)
-        options.setdefault("n_pages", min(batch * pages, workload_pages(workload, page_size, batch)))
-        options.setdefault("max_prefill_tokens", 8192)
-        self.engine = Inference(
-            model, None, max_batch_size=batch, max_seq_length=workload.max_seq_length, page_size=page_size, **options
-        )
-
-    def run(self, requests: Requests) -> list[int]:
-        from flexnano import SamplingParams
-
-        results = self.engine.generate(
-            [prompt for prompt, _ in requests],
-            [SamplingParams(max_new_tokens=n, ignore_eos=True) for _, n in requests],
-        )
-        return [len(result.token_ids) for result in results]
-
-    def facts(self) -> dict[str, Any]:
-        stats = asdict(self.engine.stats)
-        made = self.engine.fast.seconds_to_make if self.engine.fast is not None else {}
-        return {
-            "description": self.engine.describe().splitlines(),
-            "stats_with_rehearsal": stats,
-            "seconds_to_make": {what: round(seconds, 2) for what, seconds in made.items()},
-        }
-
-    def close(self) -> None:
-        self.engine.close()
-
-
-def workload_pages(workload: Workload, page_size: int, batch: int) -> int:
-    """Pages for a batch in which every sequence is as long as the workload's longest."""
-    longest = workload.prompt_tokens[1] + workload.output_tokens[1]
-    return batch * -(-longest // page_size)
-
-
-class TransformersStatic:
-    """`model.generate` on left-padded batches, the surplus thrown away."""
-
-    def __init__(self, model: Any, workload: Workload, batch: int, options: dict[str, Any]) -> None:
-        self.model, self.batch = model, batch
-        model.generation_config.eos_token_id, model.generation_config.pad_token_id = None, 0
-
-    def run(self, requests: Requests) -> list[int]:
-        written = []
-        for i in range(0, len(requests), self.batch):
-            part = requests[i : i + self.batch]
-            width = max(len(prompt) for prompt, _ in part)
-            ids = torch.tensor([[0] * (width - len(prompt)) + prompt for prompt, _ in part], device=self.model.device)
-            mask = torch.tensor([[0] * (width - len(p)) + [1] * len(p) for p, _ in part], device=self.model.device)
-            longest = max(n for _, n in part)
-            out = self.model.generate(
-                ids, attention_mask=mask, max_new_tokens=longest, min_new_tokens=longest, do_sample=False
-            )
-            written += [min(out.shape[1] - width, n) for _, n in part]
-        torch.cuda.synchronize()
-        return written
-
-    def facts(self) -> dict[str, Any]:
-        return {"attention": self.model.config._attn_implementation}
-
-    def close(self) -> None:
-        pass
-
-
-class TransformersContinuous:
-    """transformers' own continuous batching."""
-
-    def __init__(self, model: Any, workload: Workload, batch: int, options: dict[str, Any]) -> None:
-        from transformers import GenerationConfig
-
-        self.model, self.batch, self.options = model, batch, options
-        self.config = GenerationConfig(do_sample=False, eos_token_id=-1, pad_token_id=0, use_cuda_graph=True)
-
-    def run(self, requests: Requests) -> list[int]:
-        manager = self.model.init_continuous_batching(generation_config=self.config)
-        manager.start()
-        try:
-            for number, (prompt, n) in enumerate(requests):
-                manager.add_request(prompt, request_id=str(number), max_new_tokens=n)
-            written: dict[str, int] = {}
-            while len(written) < len(requests):
-                result = manager.get_result(timeout=60)
-                if result is None:
-                    raise RuntimeError("no result for a minute")
-                if result.is_finished():
-                    written[result.request_id] = len(result.generated_tokens)
-        finally:
-            manager.stop(block=True)
-        return [written[str(number)] for number in range(len(requests))]
-
-    def facts(self) -> dict[str, Any]:
-        return {"attention": self.model.config._attn_implementation}
-
-    def close(self) -> None:
-        pass
-
-
-ENGINES: dict[str, Callable[[Any, Workload, int, dict[str, Any]], Any]] = {
-    "flexnano": Flexnano,
-    "transformers-cb": TransformersContinuous,
-    "transformers-static": TransformersStatic,
-}
+ENGINES = {"flexnano": "flexnano", "transformers-cb": "continuous", "transformers-static": "static"}
+"""What they are called here and in engines.py."""
 NEEDS = {"vllm": "vllm", "nano-vllm": "nanovllm", "flex-nano-vllm": "flex_nano_vllm"}
 
 
-def measure(workload: Workload, engine: str, batch: int, repeats: int, options: dict[str, Any]) -> dict[str, Any]:
+def make_engine(name: str, model: Any, workload: Workload, batch: int, options: dict[str, Any]) -> Engine:
+    """One of engines.py, with room for a batch in which every sequence is as long as the workload's longest."""
+    page_size = options.get("page_size", 64)
+    limits = Limits(batch, workload.max_seq_length, page_size, max_prefill_tokens=8192)
+    n_pages = batch * -(-(workload.prompt_tokens[1] + workload.output_tokens[1]) // page_size)
+    # Without a tokenizer this engine makes no text; the others only ask theirs for the padding.
+    tokenizer = None if name == "flexnano" else SimpleNamespace(pad_token_id=0)
+    room = {"n_pages" if name == "flexnano" else "num_blocks": n_pages}
+    return engines.ENGINES[ENGINES[name]](model, tokenizer, limits, room | options)
+
+
+def facts(engine: Engine) -> dict[str, Any]:
+    """What an engine says of itself; this one also what it compiled and recorded."""
+    said: dict[str, Any] = {"description": engine.describe().splitlines()}
+    if isinstance(engine, engines.FlexNano):
+        fast = engine.engine.fast
+        made = fast.seconds_to_make if fast is not None else {}
+        said["stats_with_rehearsal"] = asdict(engine.engine.stats)
+        said["seconds_to_make"] = {what: round(seconds, 2) for what, seconds in made.items()}
+    return said
+
+
+def measure(workload: Workload, name: str, batch: int, repeats: int, options: dict[str, Any]) -> dict[str, Any]:
     """Rehearse with other prompts, run, and say what came out."""
     model = make_model(workload.model)
     torch.cuda.synchronize()
     began = time.perf_counter()
-    one = ENGINES[engine](model, workload, batch, copy.deepcopy(options))
-    one.run([([7] * 16, 2)])
-    ready = time.perf_counter() - began
-    if not repeats:
-        return {"construction_to_first_token_seconds": round(ready, 1), **one.facts()}
+    engine = make_engine(name, model, workload, batch, options)
+    engine.run([Request([7] * 16, 2)])
+    ready = round(time.perf_counter() - began, 1)
+    try:
+        if not repeats:
+            return {"construction_to_first_token_seconds": ready, **facts(engine)}
+        rehearsed, _ = timed(engine, workload.make(seed=1))
+        requests, seconds = workload.make(), []
+        for _ in range(repeats):
+            taken, written = timed(engine, requests)
+            if written != [n for _, n in requests]:
+                raise RuntimeError(f"{name} did not write what was asked for: {sum(written)} tokens")
+            seconds.append(taken)
+            print(f"  {sum(written) / taken:,.0f} tokens/s", flush=True)
+        tokens = sum(n for _, n in requests)
+        return {
+            "output_tokens": tokens,
+            "prompt_tokens": sum(len(prompt) for prompt, _ in requests),
+            "seconds": seconds,
+            "tokens_per_second": round(tokens / statistics.median(seconds), 1),
+            "construction_to_first_token_seconds": ready,
+            "rehearsal_seconds": round(rehearsed, 1),
+            "device_memory_peak_gib": round(torch.cuda.max_memory_allocated() / 2**30, 2),
+            **facts(engine),
+        }
+    finally:
+        engine.close()
+
+
+def timed(engine: Engine, requests: Requests) -> tuple[float, list[int]]:
+    """Seconds of a run, and how many tokens each request got."""
+    wanted = [Request(prompt, n) for prompt, n in requests]
     began = time.perf_counter()
-    one.run(workload.make(seed=1))
-    rehearsal = time.perf_counter() - began
-    requests, seconds = workload.make(), []
-    for _ in range(repeats):
-        began = time.perf_counter()
-        written = one.run(requests)
-        seconds.append(time.perf_counter() - began)
-        if written != [n for _, n in requests]:
-            raise RuntimeError(f"{engine} did not write what was asked for: {sum(written)} tokens")
-        print(f"  {sum(written) / seconds[-1]:,.0f} tokens/s", flush=True)
-    tokens = sum(n for _, n in requests)
-    result = {
-        "output_tokens": tokens,
-        "prompt_tokens": sum(len(prompt) for prompt, _ in requests),
-        "seconds": seconds,
-        "tokens_per_second": round(tokens / statistics.median(seconds), 1),
-        "construction_to_first_token_seconds": round(ready, 1),
-        "rehearsal_seconds": round(rehearsal, 1),
-        "device_memory_peak_gib": round(torch.cuda.max_memory_allocated() / 2**30, 2),
-        **one.facts(),
-    }
-    one.close()
-    return result
+    outcome = engine.run(wanted)
+    return time.perf_counter() - began, [len(tokens) for tokens in outcome.tokens]
 
 
 def main(argv: list[str]) -> dict[str, Any]:

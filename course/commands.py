@@ -192,7 +192,7 @@ def notebooks_meanwhile(prepared: Environment, wanted: bool) -> Iterator[None]:
     if not (wanted and (ROOT / "solutions" / "flexnano").is_dir() and (ROOT / "notebooks").is_dir()):
         yield
         return
-    variables = {**os.environ, "PYTHONUTF8": "1", "FLEXNANO": "solutions", "OMP_NUM_THREADS": "1"}
+    variables = {**variables_of(reference=True), "OMP_NUM_THREADS": "1"}
     command = [str(prepared.python), "-m", "course.grading.notebook"]
     with subprocess.Popen(
         command, cwd=ROOT, env=variables, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, encoding="utf-8"
@@ -408,10 +408,12 @@ def step(name: str, prepared: Environment, arguments: Sequence[str]) -> None:
 
 def in_environment(prepared: Environment, arguments: Sequence[str], reference: bool = False) -> int:
     """Run Python of the course's environment in the root, on this terminal."""
-    variables = {**os.environ, "PYTHONUTF8": "1"}
-    if reference:
-        variables["FLEXNANO"] = "solutions"
-    return subprocess.run([str(prepared.python), *arguments], cwd=ROOT, env=variables).returncode
+    return subprocess.run([str(prepared.python), *arguments], cwd=ROOT, env=variables_of(reference)).returncode
+
+
+def variables_of(reference: bool) -> dict[str, str]:
+    """The environment of a child: Python in UTF-8, on the reference if asked for."""
+    return {**os.environ, "PYTHONUTF8": "1", **({"FLEXNANO": "solutions"} if reference else {})}
 
 
 def next_steps(root: Path, prepared: Environment) -> str:

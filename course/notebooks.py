@@ -323,10 +323,8 @@ def _collect(message: dict[str, Any], outputs: list[dict[str, Any]]) -> None:
     """Keep one message of a kernel as the notebook format has it."""
     kind, content = message["msg_type"], message["content"]
     if kind == "stream":
-        content = {
-            **content,
-            "text": content["text"].replace(f"{ROOT}{os.sep}", ""),
-        }  # where it ran is nobody's concern
+        # Where it ran is nobody's concern.
+        content = {**content, "text": content["text"].replace(f"{ROOT}{os.sep}", "")}
         if outputs and outputs[-1]["output_type"] == "stream" and outputs[-1]["name"] == content["name"]:
             content = {**content, "text": "".join(outputs.pop()["text"]) + content["text"]}
         outputs.append({"name": content["name"], "output_type": kind, "text": _lines(content["text"])})
