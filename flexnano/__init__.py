@@ -1,6 +1,6 @@
 # Your copy of solutions/flexnano/__init__.py, made by `python -m course stubs`
 # Given: there is nothing to fill in here.
-# untouched while the rest of this file has the hash dbcfdf2e52c04c82
+# untouched while the rest of this file has the hash af2036d62188abef
 """A small LLM inference engine on PyTorch's FlexAttention, built module by module in the course.
 
     from flexnano import Inference, SamplingParams
@@ -50,11 +50,18 @@ if TYPE_CHECKING:  # for editors and type checkers; at run time __getattr__ look
     from .masks import sliding_window as sliding_window
     from .masks import soft_cap as soft_cap
     from .masks import visible_blocks as visible_blocks
+    from .mixed_step import Layout as Layout
+    from .mixed_step import MixedMask as MixedMask
+    from .mixed_step import lay_out as lay_out
     from .model_probe import LayerSpec as LayerSpec
     from .model_probe import UnsupportedModel as UnsupportedModel
     from .model_probe import probe as probe
     from .page_table import PageTable as PageTable
     from .path_probe import choose_path as choose_path
+    from .planner import Chunk as Chunk
+    from .planner import Planner as Planner
+    from .prefix_index import PrefixIndex as PrefixIndex
+    from .prefix_index import SharedPages as SharedPages
     from .results import EngineStats as EngineStats
     from .results import Metrics as Metrics
     from .results import Result as Result
@@ -72,6 +79,11 @@ if TYPE_CHECKING:  # for editors and type checkers; at run time __getattr__ look
     from .scheduler import Scheduler as Scheduler
     from .sequence import Sequence as Sequence
     from .sequence import Status as Status
+    from .sliding_window import give_up_pages as give_up_pages
+    from .sliding_window import most_pages as most_pages
+    from .sliding_window import pages_to_give_up as pages_to_give_up
+    from .sliding_window import window_mask as window_mask
+    from .sliding_window import window_pages as window_pages
     from .stopwatch import Stopwatch as Stopwatch
     from .stopwatch import Timing as Timing
     from .trace import Trace as Trace
@@ -100,6 +112,10 @@ _PUBLIC = {
     "sampling": "SamplingBatch gumbel_noise keep_min_p keep_top_k keep_top_p sample top_logprobs",
     "sampling_params": "SamplingParams",
     "inference": "Inference",
+    "prefix_index": "PrefixIndex SharedPages",
+    "sliding_window": "give_up_pages most_pages pages_to_give_up window_mask window_pages",
+    "planner": "Chunk Planner",
+    "mixed_step": "Layout MixedMask lay_out",
     "results": "EngineStats Metrics Result TokenEvent",
     "detokenize": "Detokenizer",
     "path_probe": "choose_path",

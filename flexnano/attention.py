@@ -1,6 +1,6 @@
 # Your copy of solutions/flexnano/attention.py, made by `python -m course stubs`
 # Yours to write: the body of each function that says `raise NotImplementedError("Exercise ...")`.
-# untouched while the rest of this file has the hash d8c378ce8ac088dd
+# untouched while the rest of this file has the hash 66a74113119e6843
 """Module 02: attention.  One function that a stock transformers model calls instead of its own, computed on one of three
 paths that mean the same:
 
@@ -214,20 +214,23 @@ def attend_gather(
     return out.permute(0, 2, 3, 1, 4, 5).reshape(B, Hq, blocks * T, -1)[:, :, :Q]
 
 
-def prepare_mask(path: AttentionPath, block_mask: BlockMask) -> StepMask:
-    """The mask in the form that the path reads."""
-    return gather_mask(block_mask) if path == "gather" else block_mask
+def prepare_mask(path: AttentionPath, block_mask: StepMask) -> StepMask:
+    """The mask in the form that the path reads; one that has it already stays as it is."""
+    return gather_mask(block_mask) if path == "gather" and isinstance(block_mask, BlockMask) else block_mask
 
 
 # ---------------------------------------------------------------------- transformers
 
 
-def register_attention(path: AttentionPath, device_type: str, inlined: bool = False) -> str:
+def register_attention(
+    path: AttentionPath, device_type: str, inlined: bool = False, around: Callable[[Attend], Attend] | None = None
+) -> str:
     """Tell transformers of an attention function on one of the paths.
 
     Args:
         path, device_type: what `choose_path` chose, and for which device.
         inlined: FlexAttention is called from layers that are compiled themselves (module 07), and becomes part of them.
+        around: makes of it what is registered (homeworks).
 
     Returns:
         The name to give to `model.set_attn_implementation`.
@@ -235,7 +238,7 @@ def register_attention(path: AttentionPath, device_type: str, inlined: bool = Fa
     plain: dict[str, Attend] = {"gather": attend_gather, "eager": attend_eager}
     attend = plain[path] if path in plain else attend_flex if inlined else compiled_attention(device_type)
     name = f"flexnano_{path}_{next(_numbers)}"
-    AttentionInterface.register(name, functools.partial(attention_forward, attend))
+    AttentionInterface.register(name, functools.partial(attention_forward, around(attend) if around else attend))
     return name
 
 

@@ -1,6 +1,6 @@
 # Your copy of solutions/flexnano/fast_path.py, made by `python -m course stubs`
 # Given: there is nothing to fill in here.
-# untouched while the rest of this file has the hash 69925d8892439c8b
+# untouched while the rest of this file has the hash 1e9aadc3061fc8c2
 """Module 07: the fast path.  What module 06 does step by step, recorded once and then only replayed.
 
 plain (module 06)                           fast
@@ -22,9 +22,10 @@ import torch
 from torch import Tensor, nn
 from torch.nn.attention.flex_attention import BlockMask
 
-from .attention import allow_many_graphs, prepare_mask
+from .attention import StepMask, allow_many_graphs, prepare_mask
 from .compile import compile_layers, uncompile_layers
 from .cuda_graphs import NONE, DecodeMask, DecodeState, Graph, LateTokens, batch_buckets, finite_or_none
+from .fast_mixed import FastMixedSteps
 from .masks import causal
 from .page_table import PageTable
 from .sampling import SamplingBatch, sample
@@ -133,11 +134,13 @@ class FastPath:
         self.masks = {
             window: DecodeMask(engine.tables[window], self.state, engine._decode_mods[window], window)
             for window in engine.windows
+            if engine.mixed is None or window not in engine.mixed.giving_up
         }
         for mirror in mirrors:
             mirror.table.slot_of_row = self.state.slot_B
-        self.late = LateTokens(max(B, 1), self.device)
-        self.in_flight: deque[tuple[list[Row], Any]] = deque()
+        self.in_flight: deque[tuple[list[Row], list[int], Any]] = (
+            deque()
+        )  # rows, which tokens are theirs, and the tokens
         self.graphs: dict[tuple[int, bool], Graph] = {}
         self.logits_BV: dict[int, Tensor] = {}
         self.pool: object = None
@@ -145,6 +148,10 @@ class FastPath:
         self.prompt_staging: dict[int, Tensor] = {}
         self.seconds_to_make: dict[str, float] = {}  # what was compiled or recorded, and how long that took
         self.order_is_kept = keeps_order(engine.model)
+        self.mixed = None if engine.mixed is None else FastMixedSteps(self, engine.mixed)
+        self.late = LateTokens(B if self.mixed is None else len(self.mixed.chosen), self.device)
+        if engine.planner is not None:
+            engine.planner.read_all = self.read_all
         if engine.path == "compiled":
             allow_many_graphs()  # one for each batch size, prefill length and window
             compile_layers(engine.model, engine.layers)
@@ -159,7 +166,7 @@ class FastPath:
     @property
     def owes_tokens(self) -> bool:
         """Whether a token on its way belongs to a request that has not ended."""
-        return any(row.sequence.request_id in self.engine._requests for rows, _ in self.in_flight for row in rows)
+        return any(row.sequence.request_id in self.engine._requests for rows, _, _ in self.in_flight for row in rows)
 
     def run(self, rows: list[Row]) -> list[Row]:
         """Launch the rows of a step, then read the tokens of the step before.  No rows: only read.
@@ -167,7 +174,7 @@ class FastPath:
         Returns:
             The rows that were launched: without those that a token on its way has ended.
         """
-        prefill = bool(rows) and rows[0].start == 0
+        prefill = any(row.is_prefill for row in rows)
         if not rows or self.engine.scheduler.outgrown or (prefill and any(row.sequence.pending for row in rows)):
             # Whoever was preempted, or outgrew the pool, with a token on its way needs it now; and it may have been the last.
             self.read_all()
@@ -176,14 +183,19 @@ class FastPath:
             return []
         for mirror in self.mirrors:
             mirror.send()
-        chosen_B = self._prefill(rows) if prefill else self._decode(rows)
-        self.in_flight.append((rows, self.late.send(chosen_B)))
-        for row in rows:
+        due, places = rows, list(range(len(rows)))
+        if prefill and self.mixed is not None:
+            due, chosen_B, places = self.mixed.run(rows)
+        else:
+            chosen_B = self._prefill(rows) if prefill else self._decode(rows)
+        self.in_flight.append((due, places, self.late.send(chosen_B)))
+        alone = prefill and self.mixed is None  # read at once, and perhaps computed again
+        for row in due:
             row.sequence.pending += 1
-            if not prefill:  # that one is read at once, and perhaps computed again
+            if not alone:
                 self._free_if_last(row.sequence)
         # The staging of prompts is free again once they have been read, and logprobs are noted as they are made.
-        if prefill or any(row.sequence.params.logprobs is not None for row in rows):
+        if alone or any(row.sequence.params.logprobs is not None for row in due):
             self.read_all()
         while len(self.in_flight) > 1:
             self._read_one()
@@ -201,11 +213,12 @@ class FastPath:
             self._read_one()
 
     def _read_one(self) -> None:
-        rows, sent = self.in_flight[0]
+        rows, places, sent = self.in_flight[0]
         engine = self.engine
         try:
-            tokens = self.late.read(sent)
-            if rows[0].start == 0 and len(rows) > 1 and NONE in tokens:
+            made = self.late.read(sent)
+            tokens = [made[place] for place in places]
+            if self.mixed is None and rows[0].start == 0 and len(rows) > 1 and NONE in tokens:
                 tokens = self._prefill_again_alone(rows, tokens)
             for row, token in zip(rows, tokens, strict=True):
                 row.sequence.pending -= 1
@@ -256,10 +269,9 @@ class FastPath:
     def _decode_body(self, n: int, greedy: bool) -> None:
         """What a graph records."""
         slot_B, token_B, position_B = self.state.load(n)
-        masks: dict[int | None, BlockMask] = {}
-        for window, mask in self.masks.items():
-            mask.fill(n)
-            masks[window] = prepare_mask(self.engine.path, mask.block_mask(n))  # type: ignore[assignment]
+        masks: dict[int | None, StepMask] = {}
+        for window in self.engine.windows:
+            masks[window] = prepare_mask(self.engine.path, self._decode_mask(window, n))
         inputs: dict[str, Any] = dict(
             input_ids=token_B[:, None],
             position_ids=position_B[:, None],
@@ -280,6 +292,14 @@ class FastPath:
             self.logits_BV[n].copy_(logits_BV)
         token_B = logits_BV.argmax(dim=-1)
         self.state.store(slot_B, token_B, finite_or_none(logits_BV, token_B))
+
+    def _decode_mask(self, window: int | None, n: int) -> BlockMask:
+        if (mask := self.masks.get(window)) is not None:
+            mask.fill(n)
+            return mask.block_mask(n)
+        assert self.engine.mixed is not None  # layers that give up pages
+        state = self.state
+        return self.engine.mixed.decode_masks[window].block_mask(state.slot_B[:n], state.position_B[:n, None])
 
     def _sample(self, rows: list[Row], logits_BV: Tensor) -> None:
         """Replace what the graph chose greedily by what the rows' parameters ask for."""

@@ -1,6 +1,6 @@
 # Your copy of solutions/flexnano/inference.py, made by `python -m course stubs`
 # Yours to write: the body of each function that says `raise NotImplementedError("Exercise ...")`.
-# untouched while the rest of this file has the hash c2e832039b032c58
+# untouched while the rest of this file has the hash 587a667c2f32781b
 """Module 06: the engine.  Sequences in, tokens out: packed prefill, decode over the paged cache, sampling, streaming."""
 
 from __future__ import annotations
@@ -19,16 +19,18 @@ import torch
 from torch import Tensor
 from torch.nn.attention.flex_attention import BlockMask
 
+from .arguments import check_helpers, check_sizes
 from .attention import StepMask, forget_attention, prepare_mask, register_attention
 from .describe import describe
 from .detokenize import Detokenizer
+from .extras import Extras
 from .kv_cache import addressable_pages, attach_caches, forget_nan, free_memory, kv_bytes_per_token, pages_for_budget
 from .masks import MaskMod, all_of, block_mask_from_blocks, causal, packed_documents, sliding_window, visible_blocks
 from .model_probe import probe
 from .page_table import PageTable
-from .path_probe import choose_path, choose_steps, decode_options
-from .prompts import Prompt, one_params_each, prompt_ids
-from .results import EngineStats, Result, TokenEvent
+from .path_probe import choose_path_of, choose_steps, decode_options
+from .prompts import Prompt, eos_token_ids, one_params_each, one_sample, prompt_ids, samples_of
+from .results import EngineStats, Result, TokenEvent, in_order, outgrown
 from .sampling import SamplingBatch, sample, top_logprobs
 from .sampling_params import SamplingParams
 from .scheduler import Row, Scheduler
@@ -36,6 +38,8 @@ from .sequence import Sequence
 
 if TYPE_CHECKING:
     from .fast_path import FastPath
+    from .mixed_step import MixedSteps
+    from .planner import Planner
 
 Masks = dict[int | None, StepMask]
 """The masks of a step: one for each window that layers of the model have, None for layers that read everything."""
@@ -57,6 +61,12 @@ class Inference:
         kernel_options: passed on to FlexAttention's kernel in decode.
         fast: module 07's path: decode replayed from graphs, layers compiled, tokens read one step late; None: on a GPU
             with compiled attention.
+        prefix_sharing: sequences that begin alike share pages, also with those that have ended (homework 08).
+        sliding_window: keys that a query reads at most; pages behind that are given up (homework 09).  It changes what a
+            model computes that was not trained with it.  A model with local and global layers keeps its global ones.
+        attention_sinks: first tokens that are read and kept all the same.
+        fuse_prefill: prompts are computed beside the decoding of others, in parts (homework 10).
+        prefill_chunk: tokens of such a step, those that decode included.
 
     Fields that others read:
         device, windows: where the model is, and the windows of its layers (None: they read everything).
@@ -82,43 +92,36 @@ class Inference:
         max_prefill_tokens: int = 2048,
         kernel_options: dict[str, Any] | None = None,
         fast: bool | None = None,
+        prefix_sharing: bool = False,
+        sliding_window: int | None = None,
+        attention_sinks: int = 0,
+        fuse_prefill: bool = False,
+        prefill_chunk: int = 512,
     ) -> None:
-        for name, value in (
-            ("max_batch_size", max_batch_size),
-            ("max_seq_length", max_seq_length),
-            ("page_size", page_size),
-            ("max_prefill_tokens", max_prefill_tokens),
-            ("n_pages", 1 if n_pages is None else n_pages),
-        ):
-            _at_least_one(name, value)
-        if page_size & (page_size - 1):
-            raise ValueError(f"page_size {page_size} is not a power of two; use one, such as 16, 32, 64 or 128")
-        if kernel_options is not None and not isinstance(kernel_options, dict):
-            raise TypeError(f"kernel_options is a {type(kernel_options).__name__}, but must be a dict or None")
-        if tokenizer is not None and not (callable(tokenizer) and hasattr(tokenizer, "decode")):
-            raise TypeError(
-                f"tokenizer is a {type(tokenizer).__name__}, but must be a tokenizer of transformers, or None"
-            )
+        check_sizes(
+            max_batch_size=max_batch_size,
+            max_seq_length=max_seq_length,
+            page_size=page_size,
+            max_prefill_tokens=max_prefill_tokens,
+            n_pages=1 if n_pages is None else n_pages,
+            prefill_chunk=prefill_chunk,
+        )
+        check_helpers(tokenizer, kernel_options)
+        self.extras = Extras(prefix_sharing, sliding_window, attention_sinks, fuse_prefill, prefill_chunk)
         self.model, self.tokenizer = model, tokenizer
         self.max_batch_size, self.max_seq_length = max_batch_size, max_seq_length
-        self.layers = probe(model, max_seq_length)
+        self.layers = self.extras.narrow(probe(model, max_seq_length), model.config)
         self.device, self.dtype = model.device, model.dtype
         self.windows = sorted({layer.window for layer in self.layers}, key=lambda window: window or 0)
         first = self.layers[0]
         self._decode_options = kernel_options or decode_options(
             self.device, self.dtype, first.q_heads // first.kv_heads, page_size
         )
-        # Few models have heads of more than one size; all layers take the same path.
-        for head_dim, value_head_dim, group in {
-            (layer.head_dim, layer.value_head_dim, layer.q_heads // layer.kv_heads) for layer in self.layers
-        }:
-            self.path, self.path_reason = choose_path(
-                self.device, self.dtype, head_dim, group, attention, page_size, self._decode_options, value_head_dim
-            )
-            if self.path != "compiled":
-                break
+        self.path, self.path_reason = choose_path_of(
+            self.layers, self.device, self.dtype, attention, page_size, self._decode_options
+        )
         self.vocab_size = model.get_input_embeddings().num_embeddings
-        self.eos_token_ids = _eos_token_ids(model, tokenizer)
+        self.eos_token_ids = eos_token_ids(model, tokenizer)
 
         if n_pages is None:
             # The rest is left to activations; a CPU's memory is also everyone else's.
@@ -128,23 +131,27 @@ class Inference:
                 kv_bytes_per_token(self.layers, self.dtype),
                 page_size,
                 max_batch_size,
-                max_seq_length,
+                self.extras.tokens_kept(self.windows, max_seq_length, max_prefill_tokens),
             )
             widest = max(layer.kv_heads * max(layer.head_dim, layer.value_head_dim) for layer in self.layers)
             n_pages = min(fits, addressable_pages(widest, page_size))
         use_fast, self.steps_reason = choose_steps(fast, self.device, self.path)
-        self.page_table = PageTable(
-            n_pages, page_size, max_batch_size, max_seq_length, "cpu" if use_fast else self.device
-        )
+        host = "cpu" if use_fast else self.device
+        self.page_table = PageTable(n_pages, page_size, max_batch_size, max_seq_length, host)
         # Layers that read the same window are a group, with a table, pools and masks.  As long as no group gives up pages
         # before its sequence ends, all tables would say the same, and one does for all.
         self.tables: dict[int | None, PageTable] = dict.fromkeys(self.windows, self.page_table)
+        self.planner: Planner | None = None
+        self.mixed: MixedSteps | None = None
+        self.scheduler = Scheduler(self.page_table, max_prefill_tokens)
+        if self.extras.any:
+            self.planner = self.extras.planner(self, n_pages, host)
+        mirrors: dict[PageTable, TableMirror] = {}
         if use_fast:
             from .fast_path import FastPath, TableMirror
 
-            mirror = TableMirror(self.page_table, self.device)
-            self.tables = dict.fromkeys(self.windows, mirror.table)
-        self.scheduler = Scheduler(self.page_table, max_prefill_tokens)
+            mirrors = {table: TableMirror(table, self.device) for table in set(self.tables.values())}
+            self.tables = {window: mirrors[table].table for window, table in self.tables.items()}
         self.stats = EngineStats()
         self._request_ids = itertools.count()
         self._requests: dict[int, Sequence] = {}
@@ -165,14 +172,16 @@ class Inference:
         self._prefill_options = {"FORCE_USE_FLEX_ATTENTION": True} if self.device.type == "cuda" else None
 
         self._implementation = model.config._attn_implementation
-        self._attention_name = register_attention(self.path, self.device.type, inlined=use_fast)
+        self._attention_name = register_attention(self.path, self.device.type, use_fast, self.extras.around)
         self.closed = False
         self.fast: FastPath | None = None
         try:
             self.caches = attach_caches(self.layers, self.tables, self.dtype)
             model.set_attn_implementation(self._attention_name)
+            if self.planner is not None:
+                self.mixed = self.extras.mixed_steps(self, self.planner)
             if use_fast:
-                self.fast = FastPath(self, [mirror])
+                self.fast = FastPath(self, list(mirrors.values()))
         except BaseException:
             self.close()  # memory may run out at the last layer
             raise
@@ -194,9 +203,7 @@ class Inference:
         """
         if self.closed:
             raise RuntimeError("the engine is closed and its model given back; make a new one: Inference(model, ...)")
-        params = SamplingParams() if sampling_params is None else sampling_params
-        if not isinstance(params, SamplingParams):
-            raise TypeError(f"sampling_params is a {type(params).__name__}, but must be SamplingParams")
+        params = one_sample(sampling_params)
         ids = prompt_ids(prompt, self.tokenizer, self.vocab_size)
         if len(ids) >= self.max_seq_length:
             raise ValueError(
@@ -269,18 +276,20 @@ class Inference:
         started, rows = time.perf_counter(), list[Row]()
         try:
             with self._queue_lock:
-                rows = self.scheduler.next_step()
+                rows = (self.planner or self.scheduler).next_step()
             if self.fast is not None:
                 rows = self.fast.run(rows)
             elif rows:
-                self._run_rows(rows)
+                self._run_rows(rows) if self.mixed is None else self.mixed.run(rows)
+            if self.planner is not None:
+                self.planner.ran(rows)
             for sequence in self.scheduler.outgrown:
-                self._end(sequence, "out_of_pages", error=self._outgrown_message(sequence))
+                self._end(sequence, "out_of_pages", error=outgrown(sequence, self.scheduler.longest))
             self.scheduler.outgrown.clear()
             if rows:
-                n_tokens = sum(row.n_tokens for row in rows)
-                padded_to = (self.fast or self).prefill_length(n_tokens) if rows[0].start == 0 else n_tokens
-                self.stats.count(n_tokens, padded_to - n_tokens, is_prefill=rows[0].start == 0)
+                n_tokens = sum(row.n_tokens for row in rows if row.is_prefill)
+                padding = self.mixed is None and n_tokens and (self.fast or self).prefill_length(n_tokens) - n_tokens
+                self.stats.count(n_tokens or len(rows), int(padding), is_prefill=n_tokens > 0)
         except BaseException as error:
             # Whoever holds a slot, if the choice itself failed: the books may be half written.
             for sequence in [row.sequence for row in rows] or [one for one in self._requests.values() if one.slot]:
@@ -438,7 +447,7 @@ class Inference:
 
     def _next_tokens(self, rows: list[Row], logits_BV: Tensor) -> list[int | None]:
         """Choose a token for each row, None where the model gave no number; note the probabilities that were asked for."""
-        if rows[0].start == 0 and len(rows) > 1 and logits_BV.isnan().any():
+        if self.mixed is None and rows[0].start == 0 and len(rows) > 1 and logits_BV.isnan().any():
             # A masked key is not unread, and 0 · NaN is NaN: who shared the row with a NaN is asked again, alone.
             logits_BV = torch.cat([self.prefill_sequences([row]) for row in rows])
         position_B = torch.tensor([row.start + row.n_tokens for row in rows], device=self.device)
@@ -491,18 +500,14 @@ class Inference:
         self, sequence: Sequence, reason: str, token: int | None = None, text: str = "", error: str | None = None
     ) -> None:
         """Finish a sequence, free what it holds, and queue its last event."""
+        if self.planner is not None and reason == "error":
+            self.planner.distrust(sequence)
         self.scheduler.finish(sequence, reason)
         if self._requests.pop(sequence.request_id, None) is None:
             return
         sequence.finish_reason = reason  # module 07 frees what a last token needed before it knows the token
         result = Result.of(sequence, error)
         self._events.append(TokenEvent(sequence.request_id, -1, token, text, result.finish_reason, result))
-
-    def _outgrown_message(self, sequence: Sequence) -> str:
-        return (
-            f"the sequence reached {len(sequence)} tokens, but the whole pool holds {self.scheduler.longest}; "
-            f"give the engine more n_pages or the request a smaller max_new_tokens"
-        )
 
     # ------------------------------------------------------------------ many requests
 
@@ -517,19 +522,18 @@ class Inference:
 
         Returns:
             Results in the order of the prompts.  A prompt that cannot run has `finish_reason` "refused" and an `error`;
-            the others are answered.
+            the others are answered.  Of a prompt with `n` samples the first one's result has all of them in `samples`.
 
         Raises:
             TypeError, ValueError: `prompts` is no list, or `sampling_params` do not fit it.
             Whatever the model raises.  Nothing of this call is left in the engine then.
         """
-        results = {event.index: event.result for event in self.stream(prompts, sampling_params) if event.result}
-        return [results[index] for index in range(len(prompts))]
+        return in_order(event for event in self.stream(prompts, sampling_params) if event.result)
 
     def stream(
         self, prompts: SequenceOf[Prompt], sampling_params: SamplingParams | SequenceOf[SamplingParams] | None = None
     ) -> Iterator[TokenEvent]:
-        """Answer all prompts and yield each token as it comes; `event.index` says of which prompt.
+        """Answer all prompts and yield each token as it comes; `event.index` says of which prompt, `sample` of which sample.
 
         Args, raises: as `generate`.  Nothing is queued before the first event is asked for.  Stopping early (`close`,
         `break`) aborts what is unfinished.
@@ -537,15 +541,15 @@ class Inference:
         return self._stream(prompts, one_params_each(prompts, sampling_params))
 
     def _stream(self, prompts: SequenceOf[Prompt], params: list[SamplingParams | None]) -> Iterator[TokenEvent]:
-        index_of: dict[int, int] = {}
+        index_of: dict[int, tuple[int, int]] = {}
         try:
-            for index, (prompt, one) in enumerate(zip(prompts, params, strict=True)):
+            for index, sample, prompt, one in samples_of(prompts, params):
                 try:
                     request_id = self.add_request(prompt, one)
-                    index_of[request_id] = index
+                    index_of[request_id] = index, sample
                     self._streamed.add(request_id)
                 except (TypeError, ValueError) as error:
-                    yield TokenEvent(-1, index, None, "", "refused", Result.refused(str(error)))
+                    yield TokenEvent(-1, index, None, "", "refused", Result.refused(str(error)), sample)
             unfinished = set(index_of)
             while unfinished:
                 events = self._take_events(lambda event: event.request_id in index_of)
@@ -554,7 +558,8 @@ class Inference:
                 for event in events:
                     if event.result is not None:
                         unfinished.discard(event.request_id)
-                    yield replace(event, index=index_of[event.request_id])
+                    index, sample = index_of[event.request_id]
+                    yield replace(event, index=index, sample=sample)
         finally:
             for request_id in index_of:
                 if sequence := self._requests.get(request_id):
@@ -589,17 +594,3 @@ class Inference:
 
     def __exit__(self, *_exc: object) -> None:
         self.close()
-
-
-def _at_least_one(name: str, value: object) -> None:
-    if isinstance(value, bool) or not isinstance(value, int):
-        raise TypeError(f"{name} is {value!r}, but must be an integer of at least 1")
-    if value < 1:
-        raise ValueError(f"{name} is {value}, but must be at least 1")
-
-
-def _eos_token_ids(model: Any, tokenizer: Any) -> frozenset[int]:
-    """Ids that end a text: those of the generation config (chat models have several), and the tokenizer's own."""
-    configured = model.generation_config.eos_token_id if model.generation_config is not None else None
-    ids = configured if isinstance(configured, list) else [configured]
-    return frozenset(int(i) for i in [*ids, getattr(tokenizer, "eos_token_id", None)] if i is not None)

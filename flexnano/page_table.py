@@ -1,6 +1,6 @@
 # Your copy of solutions/flexnano/page_table.py, made by `python -m course stubs`
 # Yours to write: the body of each function that says `raise NotImplementedError("Exercise ...")`.
-# untouched while the rest of this file has the hash 9f5d32390567d530
+# untouched while the rest of this file has the hash 8f70c1c0d18cd93a
 """Module 03: the page table.  Which sequence owns which page of the KV cache.
 
 The cache is one long strip of tokens, cut into pages of `page_size`.  A sequence holds a *slot*: a row of the table that
@@ -12,11 +12,17 @@ Source: Kwon et al., "Efficient Memory Management for Large Language Model Servi
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 import torch
 from torch import Tensor
 from torch.nn.attention.flex_attention import BlockMask
 
 from .masks import MaskMod
+from .page_table_check import check_page_table
+
+if TYPE_CHECKING:
+    from .prefix_index import SharedPages
 
 
 class PageTable:
@@ -28,6 +34,7 @@ class PageTable:
         max_batch_size: slots that sequences can use; the sink comes on top.
         max_seq_length: tokens that a row has room for; None: the whole pool.
         device: where attention reads the table.
+        gives_up_pages: sequences give up pages on the way (homework 09), so that a row may be longer than the pool.
 
     Fields that others read:
         page_table: int32 [max_batch_size + 1, pages in a row]; row `slot`, column i: the physical page of logical page i.
@@ -35,6 +42,8 @@ class PageTable:
             page is enough, since a page lies at the same logical place in every sequence that reads it.
         capacity: list of ints by slot, tokens that the pages of a slot hold.
         pages_available: pages that nobody owns.
+        owned: by slot, the pages in logical order; 0 where one was given up.
+        sharing: what lets sequences share pages (homework 08), or None.
 
     Raises:
         ValueError: a size below 1, or a `page_size` that is not a power of two.
@@ -47,6 +56,7 @@ class PageTable:
         max_batch_size: int,
         max_seq_length: int | None = None,
         device: torch.device | str = "cpu",
+        gives_up_pages: bool = False,
     ) -> None:
         sizes = {
             "n_pages": n_pages,
@@ -60,7 +70,9 @@ class PageTable:
         if page_size & (page_size - 1):
             raise ValueError(f"page_size {page_size} is not a power of two; use one, such as 16, 32, 64 or 128")
         self.n_pages, self.page_size, self.max_batch_size = n_pages, page_size, max_batch_size
-        self.pages_per_row = n_pages if max_seq_length is None else min(n_pages, -(-max_seq_length // page_size))
+        self.pages_per_row = n_pages if max_seq_length is None else -(-max_seq_length // page_size)
+        if not gives_up_pages:
+            self.pages_per_row = min(n_pages, self.pages_per_row)
 
         self.page_table = torch.zeros(max_batch_size + 1, self.pages_per_row, dtype=torch.int32, device=device)
         self.logical_of_page = torch.zeros(n_pages + 1, dtype=torch.int32, device=device)
@@ -71,20 +83,22 @@ class PageTable:
         self.owned: list[list[int]] = [[] for _ in range(max_batch_size + 1)]  # by slot, in logical order
         self.free_slots = list(range(max_batch_size, 0, -1))
         self.free_pages = list(range(n_pages, 0, -1))
+        self.sharing: SharedPages | None = None
 
     # ------------------------------------------------------------------ pages change hands only here
 
     def take(self, n: int) -> list[int]:
         """Take `n` pages out of the pool; the caller has checked that it holds as many."""
-        return [self.free_pages.pop() for _ in range(n)]
+        return [self.free_pages.pop() for _ in range(n)] if self.sharing is None else self.sharing.take(n)
 
     def drop(self, pages: list[int]) -> None:
-        """Give pages back to the pool."""
-        self.free_pages.extend(pages)
+        """Give pages back to the pool.  0 stands for one that was given up before."""
+        pages = [page for page in pages if page]
+        self.free_pages.extend(pages) if self.sharing is None else self.sharing.drop(pages)
 
     @property
     def pages_available(self) -> int:
-        return len(self.free_pages)
+        return len(self.free_pages) + (0 if self.sharing is None else len(self.sharing.idle))
 
     # ------------------------------------------------------------------ slots
 
@@ -280,27 +294,9 @@ class PageTable:
         """
         raise NotImplementedError("Exercise 3.9: PageTable.convert_logical_block_mask")
 
-    # ------------------------------------------------------------------ the rules, and whether they hold
-
     def check(self) -> None:
         """Raise AssertionError if a page or slot is lost, given twice or in two places.  For tests and debugging."""
-        free, used = list(self.free_pages), [page for row in self.owned for page in row]
-        every = sorted(free + used)
-        assert every == list(range(1, self.n_pages + 1)), (
-            f"each page from 1 to {self.n_pages} must be free or owned, once: free {sorted(free)}, owned {sorted(used)}"
-        )
-        assert len(set(self.free_slots)) == len(self.free_slots), f"a slot is free twice: {self.free_slots}"
-        assert all(1 <= slot <= self.max_batch_size for slot in self.free_slots), f"not a slot: {self.free_slots}"
-        for slot in range(self.max_batch_size + 1):
-            row = self.owned[slot]
-            assert not row or self.is_allocated(slot), f"slot {slot} is free but owns pages {row}"
-            assert self.capacity[slot] == len(row) * self.page_size, (
-                f"slot {slot} owns {len(row)} pages of {self.page_size} tokens, but its capacity is {self.capacity[slot]}"
-            )
-            listed = self.page_table[slot, : len(row)].tolist()
-            assert listed == row, f"slot {slot} owns pages {row}, but its row lists {listed}"
-            logical = [int(self.logical_of_page[page]) for page in row]
-            assert logical == list(range(len(row))), f"pages {row} of slot {slot} lie at {logical}"
+        check_page_table(self)
 
     def _check_allocated(self, batch_idx: int) -> None:
         if not self.is_allocated(batch_idx):

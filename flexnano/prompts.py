@@ -1,12 +1,13 @@
 # Your copy of solutions/flexnano/prompts.py, made by `python -m course stubs`
 # Given: there is nothing to fill in here.
-# untouched while the rest of this file has the hash 5908be1eec13c943
-"""What a caller may give as a prompt, and its token ids.  Given."""
+# untouched while the rest of this file has the hash 80192c4647e4896f
+"""What a caller may give as a prompt, and its token ids; and the ids that end a text.  Given."""
 
 from __future__ import annotations
 
 import operator
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
 from torch import Tensor
@@ -82,6 +83,41 @@ def one_params_each(
     return list(sampling_params)
 
 
+def one_sample(params: SamplingParams | None) -> SamplingParams:
+    """The parameters of a request of its own; None: greedy, 64 tokens.
+
+    Raises:
+        TypeError: they are something else.
+        ValueError: they ask for several samples.
+    """
+    if params is None:
+        return SamplingParams()
+    if not isinstance(params, SamplingParams):
+        raise TypeError(f"sampling_params is a {type(params).__name__}, but must be SamplingParams")
+    if params.n > 1:
+        raise ValueError(
+            f"n is {params.n}, but a request that is added by itself has one sample; add one for each, or use generate"
+        )
+    return params
+
+
+def samples_of(
+    prompts: Sequence[Prompt], params: Sequence[SamplingParams | None]
+) -> Iterator[tuple[int, int, Prompt, SamplingParams | None]]:
+    """(index of the prompt, number of the sample, prompt, parameters of this sample) for each sample of each prompt.
+
+    The first sample has the seed that was given, so that it is what `n=1` would give; those after it have seeds of their own.
+    """
+    for index, (prompt, one) in enumerate(zip(prompts, params, strict=True)):
+        n = 1 if one is None else one.n
+        for sample in range(n):
+            if one is None or n == 1:
+                yield index, 0, prompt, one
+            else:
+                seed = None if one.seed is None else (one.seed + sample * 0x9E3779B97F4A7C15) % 2**63
+                yield index, sample, prompt, replace(one, n=1, seed=seed)
+
+
 def _token_id(token: Any, vocab_size: int) -> int:
     try:
         if isinstance(token, bool):
@@ -92,3 +128,10 @@ def _token_id(token: Any, vocab_size: int) -> int:
     if not 0 <= number < vocab_size:
         raise ValueError(f"token id {number} in the prompt is not in the vocabulary: 0 to {vocab_size - 1}")
     return number
+
+
+def eos_token_ids(model: Any, tokenizer: Any) -> frozenset[int]:
+    """Ids that end a text: those of the generation config (chat models have several), and the tokenizer's own."""
+    configured = model.generation_config.eos_token_id if model.generation_config is not None else None
+    ids = configured if isinstance(configured, list) else [configured]
+    return frozenset(int(i) for i in [*ids, getattr(tokenizer, "eos_token_id", None)] if i is not None)

@@ -1,6 +1,6 @@
 # Your copy of solutions/flexnano/scheduler.py, made by `python -m course stubs`
 # Yours to write: the body of each function that says `raise NotImplementedError("Exercise ...")`.
-# untouched while the rest of this file has the hash 2282581c79892928
+# untouched while the rest of this file has the hash 2a0cff07169ce4c9
 """Module 05: the scheduler.  Which sequences take part in the next step, and who has to give way when pages run out.
 
 Source: Yu et al., "Orca: A Distributed Serving System for Transformer-Based Generative Models", 2022 (scheduling by the
@@ -10,6 +10,7 @@ step); Kwon et al., 2023, §4.5 (preemption by recomputing).
 from __future__ import annotations
 
 from collections import deque
+from collections.abc import Callable
 from dataclasses import dataclass
 
 from .page_table import PageTable
@@ -27,6 +28,10 @@ class Row:
     start: int
     n_tokens: int
 
+    @property
+    def is_prefill(self) -> bool:
+        return self.start == 0
+
 
 class Scheduler:
     """Continuous batching: decides anew before each step.
@@ -43,6 +48,7 @@ class Scheduler:
         running: sequences with a slot, the one admitted longest ago first.
         outgrown: sequences that were ended because they need more than the pool; whoever reads them clears the list.
         preemptions: how often a running sequence lost its pages.
+        on_release: called with a sequence that is about to lose its pages (homework 08).
     """
 
     def __init__(
@@ -56,6 +62,7 @@ class Scheduler:
         self.steps_kept_waiting = 0  # decode steps since somebody could have been admitted
         self.prefilled_last = False  # whether the step before was a prefill
         self.preemptions = 0
+        self.on_release: Callable[[Sequence], None] = lambda sequence: None
 
     @property
     def has_work(self) -> bool:
@@ -154,8 +161,9 @@ class Scheduler:
         elif sequence in self.waiting:
             self.waiting.remove(sequence)
         if sequence.slot:
+            self.on_release(sequence)
             self.page_table.erase(sequence.slot)
-        sequence.slot, sequence.status = 0, status
+        sequence.slot, sequence.status, sequence.computed = 0, status, 0
 
     def grow(self) -> list[Row]:
         """Make room for one more token of each running sequence; the newest gives way.  [5.8 · ★★★ · 30 min]

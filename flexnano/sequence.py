@@ -1,6 +1,6 @@
 # Your copy of solutions/flexnano/sequence.py, made by `python -m course stubs`
 # Yours to write: the body of each function that says `raise NotImplementedError("Exercise ...")`.
-# untouched while the rest of this file has the hash 6fcb1a9b8246fc0b
+# untouched while the rest of this file has the hash cf5eeaa67294c7e8
 """Module 05: a sequence, one request on its way through the engine."""
 
 from __future__ import annotations
@@ -38,6 +38,8 @@ class Sequence:
         preemptions: how often the sequence lost its pages and had to start over.
         finish_reason: why it ended, once it has.
         pending: tokens that the device has chosen and the host has not read yet (module 07; else 0).
+        computed, cached: tokens whose keys and values lie in the slot's pages, and how many were there when the slot was
+            given (homeworks; else 0).
     """
 
     request_id: int
@@ -52,6 +54,8 @@ class Sequence:
     preemptions: int = 0
     finish_reason: str | None = None
     pending: int = 0
+    computed: int = 0
+    cached: int = 0
     # for the caller's results: not read by the scheduler
     detokenizer: Detokenizer | None = None
     logprobs: list[dict[int, float]] = field(default_factory=list)

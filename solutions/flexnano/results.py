@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 import itertools
-from dataclasses import dataclass
+from collections.abc import Iterable
+from dataclasses import dataclass, replace
 
 from .sequence import Sequence
 
 
 @dataclass(frozen=True)
 class Metrics:
-    """Times are in seconds and counted from `add_request`."""
+    """Times are in seconds and counted from `add_request`.  `cached_tokens`: of the prompt, found in shared pages."""
 
     prompt_tokens: int
     output_tokens: int
@@ -18,6 +19,7 @@ class Metrics:
     inter_token_latencies: list[float]
     total_time: float | None
     preemptions: int
+    cached_tokens: int = 0
 
 
 @dataclass(frozen=True)
@@ -27,6 +29,7 @@ class Result:
     `token_ids` hold the token that ended it (end of sequence or a stop id), `text` does not; a stop string is cut off.
     `finish_reason`: "stop", "length", "out_of_pages", "refused", "aborted" or "error"; `error` says more for the last four.
     `logprobs`: for each output token {token id: natural logarithm of its probability}, if they were asked for.
+    `samples`: all results of a prompt of which several samples were asked for, this one first; else empty.
     """
 
     request_id: int
@@ -37,6 +40,7 @@ class Result:
     error: str | None
     logprobs: list[dict[int, float]] | None
     metrics: Metrics
+    samples: tuple[Result, ...] = ()
 
     @classmethod
     def of(cls, sequence: Sequence, error: str | None) -> Result:
@@ -48,6 +52,7 @@ class Result:
             inter_token_latencies=[later - earlier for earlier, later in itertools.pairwise(times)],
             total_time=times[-1] - sequence.arrival_time if times else None,
             preemptions=sequence.preemptions,
+            cached_tokens=sequence.cached,
         )
         return cls(
             request_id=sequence.request_id,
@@ -72,7 +77,8 @@ class TokenEvent:
 
     `text` is the piece that can be shown now; the pieces of a request joined are its result's `text`.  `token_id` is None
     where a request ended without a new token.  `result` and `finish_reason` are set on a request's last event only.
-    `index` is the place of its prompt in the call to `stream`, or -1 for a request from `add_request`.
+    `index` is the place of its prompt in the call to `stream`, or -1 for a request from `add_request`; `sample` counts the
+    samples of that prompt.
     """
 
     request_id: int
@@ -81,6 +87,25 @@ class TokenEvent:
     text: str
     finish_reason: str | None = None
     result: Result | None = None
+    sample: int = 0
+
+
+def in_order(events: Iterable[TokenEvent]) -> list[Result]:
+    """The results of a call in the order of its prompts; of several samples the first, which has them all."""
+    found = {(event.index, event.sample): event.result for event in events if event.result is not None}
+    results: list[Result] = []
+    for _, group in itertools.groupby(sorted(found), key=lambda place: place[0]):
+        samples = tuple(found[place] for place in group)
+        results.append(samples[0] if len(samples) == 1 else replace(samples[0], samples=samples))
+    return results
+
+
+def outgrown(sequence: Sequence, longest: int) -> str:
+    """What is said of a sequence that needs more than the whole pool."""
+    return (
+        f"the sequence reached {len(sequence)} tokens, but the whole pool holds {longest}; "
+        f"give the engine more n_pages or the request a smaller max_new_tokens"
+    )
 
 
 @dataclass

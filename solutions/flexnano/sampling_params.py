@@ -25,6 +25,8 @@ class SamplingParams:
         seed: 0 to 2⁶³ − 1.  The same seed gives the same tokens, in any batch.  None: the engine picks one.
         stop: a string, or several strings and token ids.  A stop string is cut from the text.
         ignore_eos: go on after the model's end-of-sequence tokens.
+        n: how many samples of the prompt `generate` and `stream` make, each with a seed of its own; with `prefix_sharing`
+            they share the prompt's pages.
         logprobs: report so many most likely tokens, and the chosen one, with their log-probabilities; None: none.
 
     Raises:
@@ -47,6 +49,7 @@ class SamplingParams:
     stop: str | Sequence[str | int] = ()
     ignore_eos: bool = False
     logprobs: int | None = None
+    n: int = 1
 
     def __post_init__(self) -> None:
         self._set("max_new_tokens", _integer("max_new_tokens", self.max_new_tokens, least=1))
@@ -54,6 +57,7 @@ class SamplingParams:
         self._set("top_k", _integer("top_k", self.top_k, hint="; use 0 to switch it off"))
         self._set("top_p", _real("top_p", self.top_p, SMALLEST, 1, "above 0 and at most 1; use 1.0 to switch it off"))
         self._set("min_p", _real("min_p", self.min_p, 0, 1, "from 0 to 1; use 0.0 to switch it off"))
+        self._set("n", _integer("n", self.n, least=1))
         if self.seed is not None:
             self._set("seed", _integer("seed", self.seed, most=2**63 - 1, hint="; use None for the engine's choice"))
         if self.logprobs is not None:

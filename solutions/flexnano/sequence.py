@@ -35,6 +35,8 @@ class Sequence:
         preemptions: how often the sequence lost its pages and had to start over.
         finish_reason: why it ended, once it has.
         pending: tokens that the device has chosen and the host has not read yet (module 07; else 0).
+        computed, cached: tokens whose keys and values lie in the slot's pages, and how many were there when the slot was
+            given (homeworks; else 0).
     """
 
     request_id: int
@@ -49,6 +51,8 @@ class Sequence:
     preemptions: int = 0
     finish_reason: str | None = None
     pending: int = 0
+    computed: int = 0
+    cached: int = 0
     # for the caller's results: not read by the scheduler
     detokenizer: Detokenizer | None = None
     logprobs: list[dict[int, float]] = field(default_factory=list)
