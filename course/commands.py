@@ -8,8 +8,10 @@ import importlib.util
 import os
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 from . import environment
@@ -106,6 +108,13 @@ def _learner_commands(command: Command) -> None:
     grade.add_argument("--notebook", action="store_true", help="run the notebook of each module named as well")
     grade.add_argument("-v", "--verbose", action="store_true", help="show whole tracebacks")
 
+    clinic = command("clinic", bug_clinic, "module 11: list the cases of the bug clinic, open one (3), grade it")
+    clinic.add_argument("number", nargs="?", type=int, metavar="N", help="a case; nothing: all of them")
+    clinic.add_argument("--hint", type=int, choices=(1, 2, 3), help="what to look at; where; the step in words")
+    clinic.add_argument("--grade", action="store_true", help="found, proved, mended; without a number: all cases")
+    clinic.add_argument("--folder", type=Path, metavar="DIR", help="where the cases lie, if not in clinic/")
+    clinic.add_argument("--pack", type=Path, metavar="ZIP", help="for teachers: clinic.zip for a class release")
+
     catch_up = command("catch-up", catch_up_to, "put the reference into what does not pass yet, up to a module")
     catch_up.add_argument("module", type=int, metavar="N")
     catch_up.add_argument("--force", action="store_true", help="also replace files that can't be read as Python")
@@ -177,35 +186,78 @@ def test(options: argparse.Namespace) -> int:
     start = time.perf_counter()
     checks(prepared)
     everything = ["--all"] if options.all else []
+    pytest = [str(prepared.python), "-m", "pytest", *everything]
+    paths = own_tests(ROOT)
+    # Whoever asks for certain tests wants only those.  Else two cores have enough to do: the engine's tests and then the
+    # notebooks run beside the rest.
+    beside: list[Job] = []
+    if not options.rest and "tests/engine" in paths:
+        paths.remove("tests/engine")
+        beside.append(Job("Tests of the engine", [*pytest, "tests/engine"], variables_of(reference=False)))
+    # --all runs the notebooks as tests, and compares.
+    if not (options.all or options.rest) and (ROOT / "solutions").is_dir() and (ROOT / "notebooks").is_dir():
+        command = [str(prepared.python), "-m", "course.grading.notebook"]
+        beside.append(Job("Notebooks", command, variables_of(reference=True)))
     named = any(argument.startswith("tests") for argument in options.rest)
-    paths = [] if named else own_tests(ROOT)
-    # --all runs the notebooks as tests, and compares; whoever asks for certain tests wants only those.
-    with notebooks_meanwhile(prepared, wanted=not (options.all or options.rest)):
-        step("Tests", prepared, ["-m", "pytest", *everything, *options.rest, *paths])
+    with meanwhile(beside):
+        step("Tests", prepared, ["-m", "pytest", *everything, *options.rest, *([] if named else paths)])
     heading(f"All passed in {duration(time.perf_counter() - start)}")
     return 0
 
 
+@dataclass
+class Job:
+    """A command that runs beside others; `output` and `code` are there once it has ended."""
+
+    name: str
+    command: list[str]
+    variables: dict[str, str]
+    output: str = ""
+    code: int | None = None
+
+
 @contextlib.contextmanager
-def notebooks_meanwhile(prepared: Environment, wanted: bool) -> Iterator[None]:
-    """Run the notebooks on the reference beside the tests, which keep one core busy, and say at the end how that went."""
-    if not (wanted and (ROOT / "solutions" / "flexnano").is_dir() and (ROOT / "notebooks").is_dir()):
+def meanwhile(jobs: list[Job]) -> Iterator[None]:
+    """Run jobs one after the other beside what the block does, and say at the end how they went."""
+    running: list[subprocess.Popen[str]] = []
+    stopped = threading.Event()
+
+    def work() -> None:
+        for job in jobs:
+            if stopped.is_set():
+                return
+            variables = {**job.variables, "OMP_NUM_THREADS": "1"}
+            with subprocess.Popen(
+                job.command,
+                cwd=ROOT,
+                env=variables,
+                stdout=subprocess.PIPE,
+                stderr=subprocess.STDOUT,
+                text=True,
+                encoding="utf-8",
+                errors="replace",
+            ) as process:
+                running.append(process)
+                job.output = process.communicate()[0]
+                job.code = process.returncode
+
+    thread = threading.Thread(target=work)
+    thread.start()
+    try:
         yield
-        return
-    variables = {**variables_of(reference=True), "OMP_NUM_THREADS": "1"}
-    command = [str(prepared.python), "-m", "course.grading.notebook"]
-    with subprocess.Popen(
-        command, cwd=ROOT, env=variables, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, encoding="utf-8"
-    ) as running:
-        try:
-            yield
-        except BaseException:
-            running.kill()
-            raise
-        heading("Notebooks")
-        say(running.communicate()[0].rstrip())
-        if running.returncode:
-            raise CourseError("FAILED: notebooks (what stands above)")
+    except KeyboardInterrupt:
+        stopped.set()
+        for process in running:
+            process.kill()
+        raise
+    finally:
+        thread.join()
+        for job in jobs:
+            if job.code is not None:
+                heading(job.name)
+                say(job.output.rstrip())
+    if failed := [job.name for job in jobs if job.code != 0]:
+        raise CourseError(f"FAILED: {', '.join(failed)} (what stands above)")
 
 
 def own_tests(root: Path) -> list[str]:
@@ -290,6 +342,14 @@ def grade_exercises(options: argparse.Namespace) -> int:
     return command.grade(
         ROOT, options.what, options.hint, options.report, verbose=options.verbose, with_notebook=options.notebook
     )
+
+
+def bug_clinic(options: argparse.Namespace) -> int:
+    if (code := elsewhere(options)) is not None:
+        return code
+    from .clinic import command
+
+    return command.show(ROOT, options.number, options.hint, options.grade, options.pack, options.folder)
 
 
 def catch_up_to(options: argparse.Namespace) -> int:

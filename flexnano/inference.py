@@ -1,6 +1,6 @@
 # Your copy of solutions/flexnano/inference.py, made by `python -m course stubs`
 # Yours to write: the body of each function that says `raise NotImplementedError("Exercise ...")`.
-# untouched while the rest of this file has the hash 587a667c2f32781b
+# untouched while the rest of this file has the hash 7753bad9edd83432
 """Module 06: the engine.  Sequences in, tokens out: packed prefill, decode over the paged cache, sampling, streaming."""
 
 from __future__ import annotations
@@ -58,6 +58,7 @@ class Inference:
         page_size: tokens in a page, a power of two.
         attention: "compiled", "gather" or "eager"; None: the best that works here.
         max_prefill_tokens: tokens that are prefilled in one step.
+        min_prefill: sequences that make a prefill worth interrupting those that run; None: the scheduler's own choice.
         kernel_options: passed on to FlexAttention's kernel in decode.
         fast: module 07's path: decode replayed from graphs, layers compiled, tokens read one step late; None: on a GPU
             with compiled attention.
@@ -90,6 +91,7 @@ class Inference:
         *,
         attention: str | None = None,
         max_prefill_tokens: int = 2048,
+        min_prefill: int | None = None,
         kernel_options: dict[str, Any] | None = None,
         fast: bool | None = None,
         prefix_sharing: bool = False,
@@ -104,6 +106,7 @@ class Inference:
             page_size=page_size,
             max_prefill_tokens=max_prefill_tokens,
             n_pages=1 if n_pages is None else n_pages,
+            min_prefill=1 if min_prefill is None else min_prefill,
             prefill_chunk=prefill_chunk,
         )
         check_helpers(tokenizer, kernel_options)
@@ -143,7 +146,7 @@ class Inference:
         self.tables: dict[int | None, PageTable] = dict.fromkeys(self.windows, self.page_table)
         self.planner: Planner | None = None
         self.mixed: MixedSteps | None = None
-        self.scheduler = Scheduler(self.page_table, max_prefill_tokens)
+        self.scheduler = Scheduler(self.page_table, max_prefill_tokens, min_prefill)
         if self.extras.any:
             self.planner = self.extras.planner(self, n_pages, host)
         mirrors: dict[PageTable, TableMirror] = {}

@@ -1,6 +1,6 @@
 # Your copy of solutions/flexnano/mixed_step.py, made by `python -m course stubs`
 # Yours to write: the body of each function that says `raise NotImplementedError("Exercise ...")`.
-# untouched while the rest of this file has the hash 891c41a0848ab36f
+# untouched while the rest of this file has the hash 10be1f87d034a45f
 """Modules 08 to 10: a step whose prompts read the pool.
 
 Module 06 prefills whole prompts, which read only their own fresh keys.  A prompt that begins with shared pages, or of which
@@ -16,7 +16,8 @@ Source: Agrawal et al., "SARATHI: Efficient LLM Inference by Piggybacking Decode
 from __future__ import annotations
 
 import copy
-from collections.abc import Callable, Sequence
+import itertools
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -34,17 +35,29 @@ from .scheduler import Row
 if TYPE_CHECKING:
     from .inference import Inference
 
+GPU_BLOCK = 64
+"""Queries in a row of a prompt on a GPU: fewer make more rows, which the card's processors share."""
+
+GPU_TILES: dict[str, int] = {}
+"""Options of the GPU kernel for prompts, beside the sizes that the rows and pages ask for."""
+
 PagesRead = Callable[[Tensor], tuple[Tensor, Tensor]]
 """positions [R, T] -> (partial, full), bool [R, 1, logical pages]: the pages that a row reads."""
 
 
 class PoolReader:
-    """A layer's cache whose `update` returns the pool, also where prompts are packed.  Given."""
+    """A layer's cache whose `update` returns the pool, also where prompts are packed.  Given.
+
+    Padding behind a part of a prompt has what is computed from that prompt, and may be NaN with it.  Page 0 stays finite.
+    """
 
     def __init__(self, cache: PagedKVCache) -> None:
         self.cache, self.window = cache, cache.window
 
     def update(self, input_pos: Tensor, k: Tensor, v: Tensor, batch_idx: Tensor) -> tuple[Tensor, Tensor]:
+        if batch_idx.ndim == 2:
+            real = (batch_idx > 0)[:, None, :, None]
+            k, v = k.where(real, 0), v.where(real, 0)
         self.cache.update(input_pos, k, v, batch_idx)
         return self.cache.k_cache, self.cache.v_cache
 
@@ -79,7 +92,7 @@ class RowMasks:
     def block_mask(self, slot_R: Tensor, position_RT: Tensor) -> BlockMask:
         """int64 [R], the slot of each row, 0 for padding; int64 [R, T], its positions -> BlockMask over the pool."""
         (R, T), page_size = position_RT.shape, self.table.page_size
-        self.position_RT[:R] = position_RT
+        self.position_RT[:R, :T] = position_RT
         partial, full = self.pages_read(position_RT.where(slot_R[:, None] > 0, -1))
         logical = block_mask_from_blocks(
             partial[:, None],
@@ -144,6 +157,12 @@ def lay_out_chunks(chunks: Sequence[Row], block: int) -> Layout:
     return layout
 
 
+def rows_of(chunks: Sequence[Row], block: int) -> list[slice]:
+    """Which rows of prompts each part of a prompt fills.  Given."""
+    ends = list(itertools.accumulate(-(-chunk.n_tokens // block) for chunk in chunks))
+    return [slice(first, end) for first, end in zip([0, *ends], ends, strict=False)]
+
+
 def gives_token(row: Row) -> bool:
     """Whether a token is due after this row: not in the middle of a prompt.  Given."""
     return not isinstance(row, Chunk) or row.is_last
@@ -192,7 +211,8 @@ def attend_chunks(
     attend: Attend, q: Tensor, k: Tensor, v: Tensor, mask: MixedMask, scale: float, softcap: float | None, options: Any
 ) -> Tensor:
     """Attention of rows of prompts: [1, Hq, R·T, D] -> [1, Hq, R·T, D].  Given."""
-    q_RHTD = q[0].unflatten(1, (mask.n_rows, -1)).transpose(0, 1)
+    # Contiguous: a view that begins in the middle of a tensor is read from its beginning by torch's compiled CPU kernel.
+    q_RHTD = q[0].unflatten(1, (mask.n_rows, -1)).transpose(0, 1).contiguous()
     out_RHTD = attend(q_RHTD, k, v, mask.chunks, scale, softcap, options)
     return out_RHTD.transpose(0, 1).flatten(1, 2)[None]
 
@@ -247,6 +267,24 @@ def mixed_attention(attend: Attend) -> Attend:
 # ---------------------------------------------------------------------- a step
 
 
+def rows_due(rows: Sequence[Row]) -> list[Row]:
+    """The rows of a fused step after which a token is due, in the order of their logits.  [10.4 · ★☆☆ · 10 min]
+
+    A decode row gives a token, and a part of a prompt only if it is the prompt's last (`gives_token`).  The logits of a step
+    lie as its tokens do (`Layout.logits_at`): those of the decode rows first, then those of the prompts, either in the order
+    of `rows`.  A part of a prompt is a `Chunk`, even one of a single token; all others are decode rows.
+
+    Args:
+        rows: of one step, decode rows and parts of prompts in any order.
+
+    Returns:
+        The rows to choose a token for: the first one's logits are row 0 of what the model gives, the next one's row 1, …
+
+    The last part of prompt A, a decode row of B, a part from the middle of prompt C: B, A.
+    """
+    raise NotImplementedError("Exercise 10.4: rows_due")
+
+
 class MixedSteps:
     """Runs the rows of a planner's steps for an engine.  Given.
 
@@ -264,12 +302,14 @@ class MixedSteps:
         pages: dict[int | None, PagesRead],
     ) -> None:
         self.engine, self.planner = engine, planner
-        self.block = 64 if engine.device.type == "cuda" else 32
+        self.block = GPU_BLOCK if engine.device.type == "cuda" else 32
         budget = max(engine.scheduler.max_prefill_tokens, engine.max_seq_length)
         self.most_rows = rows = -(-budget // self.block) + engine.max_batch_size
         self.giving_up = {window for group in planner.groups if group.window for window in group.layers}
+        # Both have buffers of the same sizes, although a decode row has one query: dynamo makes a variable of a size that it
+        # has seen change, and kernels whose masks read buffers of variable size don't compile on a CPU.
         self.decode_masks = {
-            window: RowMasks(table, engine.max_batch_size, 1, rules[window], pages[window])
+            window: RowMasks(table, rows, self.block, rules[window], pages[window])
             for window, table in engine.tables.items()
         }
         self.chunk_masks = {
@@ -277,19 +317,47 @@ class MixedSteps:
             for window, table in engine.tables.items()
         }
         # The kernel for prompts: its tiles of queries must fit into a row, those of keys into a page.
-        tiles = {"BLOCK_M": self.block, "BLOCK_N": min(engine.page_table.page_size, 64)}
+        keys = 32 if engine.dtype == torch.float32 else 64
+        tiles: dict[str, Any] = {"BLOCK_M": self.block, "BLOCK_N": min(engine.page_table.page_size, keys)}
+        if engine.dtype != torch.float32:
+            tiles |= GPU_TILES
         on_gpu = engine.device.type == "cuda"
         self.options: Any = (engine._decode_options, {**tiles, "FORCE_USE_FLEX_ATTENTION": True} if on_gpu else None)
 
     def run(self, rows: list[Row]) -> None:
         """Compute the rows of a step and give its sequences their next tokens."""
         self.copy_pages()
-        # In the order of the row: decodes first.
-        due = sorted((row for row in rows if gives_token(row)), key=lambda row: isinstance(row, Chunk))
+        due = rows_due(rows) if self.planner.fuse else [row for row in rows if gives_token(row)]
         logits_BV = self.logits(rows)
+        broken = self.broken(rows)
         if due:
             for row, token in zip(due, self.engine._next_tokens(due, logits_BV), strict=True):
-                self.engine._accept(row.sequence, token)
+                self.engine._accept(row.sequence, None if row in broken else token)
+        for row in broken:
+            if not gives_token(row):
+                self.engine._accept(row.sequence, None)
+
+    def broken(self, rows: list[Row]) -> list[Row]:
+        """The parts of prompts that left keys or values in the pool that are no numbers."""
+        chunks = [row for row in rows if isinstance(row, Chunk)]
+        if not chunks:
+            return []
+        layout = lay_out_chunks(chunks, self.block)
+        slot_L, position_L = (torch.tensor(one, device=self.engine.device) for one in (layout.slots, layout.positions))
+        finite_R = self.finite_rows(slot_L, position_L, len(layout.row_slots)).tolist()
+        return [
+            row for row, places in zip(chunks, rows_of(chunks, self.block), strict=True) if not all(finite_R[places])
+        ]
+
+    def finite_rows(self, slot_L: Tensor, position_L: Tensor, n_rows: int) -> Tensor:
+        """bool [R]: whether all is finite that the rows of prompts have just written.
+
+        No token may be due after a part of a prompt, so that nobody would see a NaN in logits.  Once it is in a token, it
+        stays there up to the last layer, whose values are looked at.
+        """
+        cache = self.engine.caches[-1]
+        written = cache.v_cache[0][:, cache.page_table.address(slot_L, position_L)]
+        return written.isfinite().all(dim=2).all(dim=0).view(n_rows, -1).all(dim=1)
 
     def copy_pages(self) -> None:
         """Copy the pages that are about to be written and that others read too."""
@@ -331,14 +399,22 @@ class MixedSteps:
         self, token_T: Tensor, slot_T: Tensor, position_T: Tensor, slot_R: Tensor, logits_at: Tensor, n_decode: int
     ) -> Tensor:
         """int64 [T] each, [R], [F]: what a `Layout` says -> float32 [F, V]."""
+        decode = {
+            window: masks.block_mask(slot_T[:n_decode], position_T[:n_decode, None])
+            for window, masks in self.decode_masks.items()
+            if n_decode
+        }
+        masks = self.masks(decode, slot_R, position_T[n_decode:], n_decode)
+        return self.engine._forward(token_T[None], position_T[None], slot_T[None], masks, logits_at, self.options)[0]
+
+    def masks(
+        self, decode: Mapping[int | None, BlockMask], slot_R: Tensor, position_L: Tensor, n_decode: int
+    ) -> dict[int | None, Any]:
+        """The masks of a step: those of its decode rows, if there are any, beside those of its rows of prompts."""
         n_rows, path = len(slot_R), self.engine.path
         masks: dict[int | None, Any] = {}
         for window in self.engine.windows:
-            decode = chunks = None
-            if n_decode:
-                decode = self.decode_masks[window].block_mask(slot_T[:n_decode], position_T[:n_decode, None])
-            if n_rows:
-                chunks = self.chunk_masks[window].block_mask(slot_R, position_T[n_decode:].view(n_rows, -1))
-            prepared = (None if one is None else prepare_mask(path, one) for one in (decode, chunks))
+            rows = self.chunk_masks[window].block_mask(slot_R, position_L.view(n_rows, -1)) if n_rows else None
+            prepared = (None if one is None else prepare_mask(path, one) for one in (decode.get(window), rows))
             masks[window] = MixedMask(n_decode, n_rows, *prepared)
-        return self.engine._forward(token_T[None], position_T[None], slot_T[None], masks, logits_at, self.options)[0]
+        return masks

@@ -1,6 +1,6 @@
 # Your copy of solutions/flexnano/planner.py, made by `python -m course stubs`
 # Yours to write: the body of each function that says `raise NotImplementedError("Exercise ...")`.
-# untouched while the rest of this file has the hash fb30889f69c972ca
+# untouched while the rest of this file has the hash c40b992957fa3f46
 """Modules 08 to 10: who takes part in a step, where a prompt may begin behind shared pages and be computed in parts.
 
 Module 05's scheduler keeps the queues, preempts and finishes; the planner only chooses differently.  It counts, for each
@@ -14,6 +14,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from itertools import pairwise
 
 from .page_table import PageTable
 from .prefix_index import SharedPages
@@ -224,7 +225,9 @@ class Planner:
             return None
         scheduler.waiting.popleft()
         sequence.slot, sequence.status = slot, Status.RUNNING
-        sequence.computed = sequence.cached = cached
+        sequence.computed = cached
+        if not sequence.preemptions:  # later it would find itself
+            sequence.cached = cached
         self.cached_tokens += cached
         scheduler.running.append(sequence)
         self.unfinished.append(sequence)
@@ -266,10 +269,30 @@ class Planner:
                 group.sharing.remember(sequence.slot, known)
 
     def distrust(self, sequence: Sequence) -> None:
-        """A step went wrong: nobody may find what the sequence's pages hold.  Given."""
+        """A step went wrong: nobody may find what the sequence computed.  Given."""
         sequence.computed = 0
         for group in self.groups:
             if group.sharing is not None:
                 group.sharing.copies.clear()
-                if sequence.slot:
-                    group.sharing.distrust(sequence.slot)
+                group.sharing.distrust(sequence.slot, sequence.token_ids)
+
+
+# ---------------------------------------------------------------------- what a schedule costs those who read
+
+
+def inter_token_times(token_times: list[list[float]]) -> tuple[float, float]:
+    """How long readers wait from one token to the next: median and 99th percentile.  [10.5 · ★★☆ · 15 min]
+
+    A wait is the time between a token and the next one of the same request; how long the first token took is another number.
+    The waits of all requests count alike, in one list.  Percentiles by nearest rank, so that each is a wait that somebody
+    had: of n waits in ascending order the p-th percentile is the one at place ⌈p · n / 100⌉, counted from 1.
+
+    Args:
+        token_times: of each request, when its tokens came, in seconds, ascending.  A request may have one token or none.
+
+    Returns:
+        (p50, p99) in seconds; (0.0, 0.0) if there was no wait.
+
+    Tokens of one request at 0, 1, 2 and 12 s, of another at 5 and 6 s: waits 1, 1, 1 and 10 s; p50 is 1 s, p99 is 10 s.
+    """
+    raise NotImplementedError("Exercise 10.5: inter_token_times")

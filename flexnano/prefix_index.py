@@ -1,6 +1,6 @@
 # Your copy of solutions/flexnano/prefix_index.py, made by `python -m course stubs`
 # Yours to write: the body of each function that says `raise NotImplementedError("Exercise ...")`.
-# untouched while the rest of this file has the hash 40cff052fac01129
+# untouched while the rest of this file has the hash e67ec664acd680ac
 """Module 08: prefix sharing.  Sequences that begin alike point to the same pages, until they diverge.
 
 A page of keys and values depends on its own tokens and on all before them, on nothing else.  So a full page can be found
@@ -207,8 +207,8 @@ class SharedPages:
         """One owner of each of these pages is gone.  [8.5 · ★★☆ · 15 min]
 
         A page that still has owners stays theirs.  One that has none becomes idle if the index knows it, the most recently
-        used of all, or else free.  The last page of the list becomes idle first, so that of one sequence the end is taken
-        before the beginning: without the beginning the end is never found.
+        used of all, or else free (`table.free_pages`).  The last page of the list becomes idle first, so that of one sequence
+        the end is taken before the beginning: without the beginning the end is never found.
 
         Args:
             pages: of one sequence, in logical order.
@@ -223,7 +223,8 @@ class SharedPages:
 
         Args:
             batch_idx: a slot given by `allocate`, without pages.
-            pages: in logical order, each owned by others or idle; 0 for one that the slot does not need (homework 09).
+            pages: in logical order, each owned by others or idle; 0 for one that the slot does not need (homework 09).  The
+                list stays the caller's.
 
         Returns:
             Nothing.  Afterwards each page has one owner more and is not idle, and the table says of the slot what `reserve`
@@ -235,8 +236,9 @@ class SharedPages:
         """Before a token is written: see to it that nobody else reads the page it goes to.  [8.7 · ★★★ · 25 min]
 
         A page is the slot's own if it has one owner and the index does not know it.  If it is not, the slot gets a new
-        page in its place, and (old, new) is noted in `copies`.  If the pool has no page left, but the slot is the only
-        owner, the index forgets the page instead: no copy is needed then.
+        page in its place, in all that the table says of the slot, the old page has one owner less, and (old, new) is added
+        to `copies`.  If the pool has no page left, but the slot is the only owner, the index forgets the page instead: no
+        copy is needed then.
 
         Args:
             batch_idx: a slot.
@@ -277,7 +279,13 @@ class SharedPages:
         """What was planned has run.  Given."""
         self.fresh.clear()
 
-    def distrust(self, batch_idx: int) -> None:
-        """Something went wrong while a slot's pages were computed: nobody may find them.  Given."""
-        for page in self.table.owned[batch_idx]:
+    def distrust(self, batch_idx: int, token_ids: Sequence[int]) -> None:
+        """Something went wrong while a sequence was computed: nobody may find its pages.  Given.
+
+        Also not those that it gave up or gave back before that was known; 0: it has no slot any more.
+        """
+        for page in {*self.table.owned[batch_idx], *(entry.page for entry in self.index.lookup(token_ids))}:
             self.index.forget(page)
+            if page in self.idle:
+                del self.idle[page]
+                self.table.free_pages.append(page)

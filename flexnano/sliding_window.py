@@ -1,6 +1,6 @@
 # Your copy of solutions/flexnano/sliding_window.py, made by `python -m course stubs`
 # Yours to write: the body of each function that says `raise NotImplementedError("Exercise ...")`.
-# untouched while the rest of this file has the hash 2d912b86bcb0a8f4
+# untouched while the rest of this file has the hash 78ea737143e03dfd
 """Module 09: the sliding window.  A sequence gives up its oldest pages, so that its memory stays the same however long it
 runs.
 
@@ -34,7 +34,8 @@ def pages_to_give_up(position: int, window: int, sinks: int, page_size: int) -> 
         page_size: tokens in a page.
 
     Returns:
-        A range of logical pages, empty if every page is still read.  A page of which one token is still read stays.
+        A range of logical pages: all of them, those that were given up earlier too, and no other.  Empty if every page is
+        still read.  A page of which one token is still read stays; one of which none is goes, since others wait for it.
 
     >>> [list(pages_to_give_up(p, window=8, sinks=0, page_size=4)) for p in (10, 11, 14, 15)]
     [[], [0], [0], [0, 1]]
@@ -54,8 +55,9 @@ def give_up_pages(table: PageTable, batch_idx: int, position: int, window: int, 
         window, sinks: as in `pages_to_give_up`.
 
     Returns:
-        Nothing.  For each page that is given up, and was not before, `owned[batch_idx]` has a 0 in its place and so has the
-        slot's row of `page_table`; the page went back by `drop`, once.  `capacity` stays: positions count as before.
+        Nothing.  All pages of `pages_to_give_up` that the slot has are given up, and no other.  For each one that was not
+        given up before, `owned[batch_idx]` has a 0 in its place and so has the slot's row of `page_table`; the page went
+        back by `drop`, once.  `capacity` stays: positions count as before.
     """
     raise NotImplementedError("Exercise 9.2: give_up_pages")
 
@@ -68,7 +70,7 @@ def most_pages(window: int, sinks: int, page_size: int) -> int:
 
     Returns:
         The most pages that the sinks and a window lie in, wherever the window begins, as long as it does not reach into the
-        sinks' pages.
+        sinks' pages.  The exact number: a pool of one page less could not hold the sequence.
 
     >>> [most_pages(window, sinks=0, page_size=4) for window in (1, 4, 5, 6, 8, 9)]
     [1, 2, 2, 3, 3, 3]
@@ -100,14 +102,16 @@ def window_pages(
     """The same by pages: which pages does a row of queries read, and which of them wholly?  [9.5 · ★★★ · 25 min]
 
     Args:
-        position_RT: int64 [R, T], the positions of each row's queries, ascending; -1: this query reads nothing.
+        position_RT: int64 [R, T], the positions of each row's queries, one after the other; the last one may be repeated.
+            A row of -1: its queries read nothing.
         window, sinks: as in `window_mask`.
         n_pages: logical pages of a sequence, J.
         page_size: tokens in a page.
 
     Returns:
-        (partial, full): bool [R, 1, J].  A page is listed in one of them if a query of the row reads a token of it; in
-        `full` only if every query of the row reads all of it.
+        (partial, full): bool [R, 1, J].  A page is listed in one of them if a query of the row reads a token of it, else in
+        none: in `full` if every query of the row reads all of it, so that nobody needs to ask the mask there, or else in
+        `partial`.  A page that is read wholly only because window and sinks meet in it may be in either.
 
     >>> import torch
     >>> partial, full = window_pages(torch.tensor([[9]]), window=6, sinks=0, n_pages=4, page_size=4)

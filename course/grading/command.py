@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from .. import status, work
+from ..clinic import command as clinic
 from ..console import CourseError, say, width
 from ..exercises import Exercise
 from . import card, grader, merge, report
@@ -27,7 +28,8 @@ def grade(
     """Grade, and print a card an exercise.
 
     Args:
-        what: "3", "3.2", several of them; "0" is `check`; none: everything that has a grader.
+        what: "3", "3.2", several of them; "0" is `check`; "11" and "11.3" are the bug clinic; none: everything that has a
+            grader, and the clinic once a case of it is open.
         report_file: where the grades go as JSON.
         with_notebook: run the notebooks of the modules named, too.
 
@@ -39,8 +41,11 @@ def grade(
 
         return check.show(root)
     package = merge.package_folder(root)
+    of_clinic = [one for one in what if clinic.names_the_clinic(one)] or ([] if what else clinic.open_ones(root))
     try:
-        wanted = chosen(root, what)
+        cases = clinic.cases_of(of_clinic, root) if of_clinic else []
+        rest = [one for one in what if not clinic.names_the_clinic(one)]
+        wanted = chosen(root, rest) if rest or not what else []
     except CourseError as error:
         say(str(error))
         return USAGE
@@ -58,10 +63,12 @@ def grade(
             if outcome.status not in ("passed", "not started"):
                 say()
         status.remember(grading, outcomes)
+    outcomes += clinic.graded(root, cases, hint, verbose)
     left_out = sorted({one.number for one in wanted} - {one.number for one in graded}, key=_order)
     if left_out and what:
         say(f"no grader yet: {', '.join(left_out)}")
-    notebooks = run_notebooks(root, sorted({one.module for one in wanted})) if with_notebook else {}
+    modules = {one.module for one in wanted} | ({clinic.MODULE} if of_clinic else set())
+    notebooks = run_notebooks(root, sorted(modules)) if with_notebook else {}
     if report_file is not None:
         report.write(Path(report_file), outcomes, package, notebooks)
     if not outcomes:

@@ -5,6 +5,7 @@ Each judge.py is collected as one item an exercise, and one for the notebook if 
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -12,6 +13,9 @@ from typing import Any
 import pytest
 
 from .. import status, work
+from ..clinic import command as clinic
+from ..clinic.grading import PARTS, Clinic
+from ..console import CourseError
 from ..environment import ROOT
 from . import card, grader, merge, report
 from .card import Outcome
@@ -22,6 +26,7 @@ from .notebook import run_notebook
 _gradings = pytest.StashKey[dict[str, Grading]]()
 _outcomes = pytest.StashKey[list[Outcome]]()
 _notebooks = pytest.StashKey[dict[str, str]]()
+_open = pytest.StashKey[contextlib.ExitStack]()
 
 OUTCOME = "flexnano_status"
 
@@ -39,6 +44,7 @@ def pytest_configure(config: pytest.Config) -> None:
     config.stash[_gradings] = {}
     config.stash[_outcomes] = []
     config.stash[_notebooks] = {}
+    config.stash[_open] = contextlib.ExitStack()
 
 
 def pytest_collect_file(file_path: Path, parent: pytest.Collector) -> pytest.Collector | None:
@@ -56,6 +62,10 @@ class ModuleFile(pytest.File):
         for exercise in merge.course_exercises():
             if exercise.number in graders:
                 yield ExerciseItem.from_parent(self, name=f"{exercise.number} {exercise.name}", exercise=exercise)
+        if self.module_number == clinic.MODULE:
+            for case, judge in sorted(graders.items()):
+                for part in PARTS:
+                    yield ClinicItem.from_parent(self, name=f"{case} {part}: {judge.section}", case=case, part=part)
         notebooks = sorted((ROOT / "notebooks").glob(f"{self.module_number:02d}_*.ipynb"))
         if not self.config.getoption("--no-notebook"):
             for notebook in notebooks:
@@ -81,6 +91,20 @@ class ModuleFile(pytest.File):
             self._known[outcome.number] = outcome
         return self._known[item.exercise.number]
 
+    def part(self, number: str, part: str) -> Outcome:
+        """The outcome of a part of a case of the clinic; all three are graded when the first is asked for.
+
+        Raises:
+            CourseError: there is no clinic in this copy of the course.
+        """
+        if not hasattr(self, "_clinic"):
+            self._clinic: Clinic = self.config.stash[_open].enter_context(clinic.clinic_of())
+            self._parts: dict[tuple[str, str], Outcome] = {}
+        if (number, part) not in self._parts:
+            (case,) = clinic.cases_of([number])
+            self._parts |= {(number, one.check): one for one in self._clinic.grade(case)}
+        return self._parts[number, part]
+
 
 class ExerciseItem(pytest.Item):
     """One exercise."""
@@ -91,8 +115,11 @@ class ExerciseItem(pytest.Item):
         super().__init__(**arguments)
         self.exercise = exercise
 
+    def graded(self) -> Outcome:
+        return self.parent.outcome(self)
+
     def runtest(self) -> None:
-        outcome = self.parent.outcome(self)
+        outcome = self.graded()
         self.config.stash[_outcomes].append(outcome)
         self.user_properties.append((OUTCOME, outcome.status))
         if not outcome.passed:
@@ -106,6 +133,20 @@ class ExerciseItem(pytest.Item):
 
     def reportinfo(self) -> tuple[Path, None, str]:
         return self.path, None, self.name
+
+
+class ClinicItem(ExerciseItem):
+    """One part of a case of the bug clinic."""
+
+    def __init__(self, *, case: str, part: str, **arguments: Any) -> None:
+        super().__init__(exercise=None, **arguments)
+        self.case, self.part = case, part
+
+    def graded(self) -> Outcome:
+        try:
+            return self.parent.part(self.case, self.part)
+        except CourseError as absent:
+            pytest.skip(str(absent))
 
 
 class NotYet(Exception):
@@ -172,6 +213,8 @@ def pytest_terminal_summary(terminalreporter: Any, config: pytest.Config) -> Non
 
 def pytest_unconfigure(config: pytest.Config) -> None:
     outcomes = config.stash.get(_outcomes, [])
+    if (still_open := config.stash.get(_open, None)) is not None:
+        still_open.close()
     for grading in config.stash.get(_gradings, {}).values():
         status.remember(grading, outcomes)
         grading.close()

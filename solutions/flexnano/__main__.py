@@ -73,7 +73,7 @@ def _run(args: argparse.Namespace, progress: Progress) -> int:
     try:
         requests = _as_chat(prompts, engine.tokenizer, args.chat)
         start = time.perf_counter()
-        if len(prompts) == 1 and not args.jsonl:
+        if len(prompts) == 1 and params.n == 1 and not args.jsonl:
             results = _stream_one(engine, requests, params, progress)
         else:
             results = _answer_many(engine, prompts, requests, params, args.jsonl, progress)
@@ -132,6 +132,24 @@ def _parser() -> argparse.ArgumentParser:
     sizes.add_argument("--page-size", type=int, default=128, metavar="N", help="tokens in a page (128)")
     sizes.add_argument("--attention", choices=["compiled", "gather", "eager"], help="default: the best that works")
 
+    extras = parser.add_argument_group("engine, homeworks")
+    extras.add_argument(
+        "--prefix-sharing", action="store_true", help="prompts that begin alike share pages, over time too"
+    )
+    extras.add_argument(
+        "--sliding-window",
+        type=int,
+        metavar="W",
+        help="a token reads W tokens; older pages are given up (default: all)",
+    )
+    extras.add_argument(
+        "--attention-sinks", type=int, default=0, metavar="S", help="with a window: the first S tokens are read too (0)"
+    )
+    extras.add_argument(
+        "--fuse-prefill", action="store_true", help="compute prompts in parts, in the steps in which others decode"
+    )
+    extras.add_argument("--prefill-chunk", type=int, default=512, metavar="N", help="tokens of such a step (512)")
+
     sampling = parser.add_argument_group("sampling")
     sampling.add_argument("--max-new-tokens", type=int, metavar="N", help="length of an answer at most (64)")
     sampling.add_argument("--temperature", type=float, metavar="T", help="0 takes the most likely token (0)")
@@ -139,6 +157,7 @@ def _parser() -> argparse.ArgumentParser:
     sampling.add_argument("--top-p", type=float, metavar="P", help="… among those that have probability P together (1)")
     sampling.add_argument("--min-p", type=float, metavar="P", help="… among those at least P times the most likely (0)")
     sampling.add_argument("--seed", type=int, metavar="N", help="the same seed gives the same answer")
+    sampling.add_argument("--samples", dest="n", type=int, metavar="N", help="answers to each prompt (1)")
     sampling.add_argument("--stop", action="append", metavar="TEXT", help="end where this text begins; may be repeated")
     sampling.add_argument(
         "--stop-id", action="append", type=int, metavar="ID", help="end at this token; may be repeated"
@@ -197,7 +216,7 @@ def _from_json(line: str, where: str) -> Any:
 
 def _sampling_params(args: argparse.Namespace) -> Any:
     sampling_params = _from_package("SamplingParams")
-    names = ("max_new_tokens", "temperature", "top_k", "top_p", "min_p", "seed", "logprobs")
+    names = ("max_new_tokens", "temperature", "top_k", "top_p", "min_p", "seed", "logprobs", "n")
     given = {name: getattr(args, name) for name in names if getattr(args, name) is not None}
     if args.logprobs is not None and not args.jsonl:
         raise CommandError("--logprobs are written only with --jsonl")
@@ -254,6 +273,11 @@ def open_engine(args: argparse.Namespace) -> Any:
             n_pages=args.n_pages,
             page_size=args.page_size,
             attention=args.attention,
+            prefix_sharing=args.prefix_sharing,
+            sliding_window=args.sliding_window,
+            attention_sinks=args.attention_sinks,
+            fuse_prefill=args.fuse_prefill,
+            prefill_chunk=args.prefill_chunk,
         )
     except (ValueError, TypeError) as error:
         raise CommandError(str(error)) from error
@@ -336,7 +360,7 @@ def _stream_one(engine: Any, requests: list[Any], params: Any, progress: Progres
     finally:
         if written and not written.endswith("\n"):
             print(flush=True)
-    _report_errors(results)
+    _report_errors([results])
     return results
 
 
@@ -345,7 +369,7 @@ def _answer_many(
 ) -> list[Any]:
     from tqdm import tqdm
 
-    results: list[Any] = [None] * len(prompts)
+    results: list[list[Any]] = [[None] * params.n for _ in prompts]  # by prompt, then by sample
     n_shown = n_tokens = 0
     bar = tqdm(total=len(prompts), unit="prompt", file=sys.stderr, disable=None, dynamic_ncols=True)
     with bar, contextlib.closing(engine.stream(requests, params)) as events:
@@ -353,41 +377,55 @@ def _answer_many(
             n_tokens += event.token_id is not None
             if event.result is None:
                 continue
-            results[event.index] = event.result
+            results[event.index][event.sample] = event.result
+            if None in results[event.index]:
+                continue
             progress.finished += 1
             bar.update()
             bar.set_postfix_str(
                 f"{n_tokens / max(bar.format_dict['elapsed'], 1e-9):.1f} tokens/s" if not bar.disable else ""
             )
-            while n_shown < len(results) and results[n_shown] is not None:
+            while n_shown < len(results) and None not in results[n_shown]:
                 index, n_shown = n_shown, n_shown + 1
                 show = _as_json if as_json else _as_text
                 with bar.external_write_mode(file=sys.stdout):
                     print(show(index, prompts[index], results[index]), flush=True)
     _report_errors(results)
-    return results
+    return [result for samples in results for result in samples]
 
 
-def _as_text(index: int, prompt: Any, result: Any) -> str:
+def _as_text(index: int, prompt: Any, samples: list[Any]) -> str:
     question = prompt if isinstance(prompt, str) else str(prompt[-1].get("content", "") if prompt else "")
     question = " ".join(question.split())
-    return f"[{index + 1}] {question if len(question) <= 100 else question[:99] + '…'}\n{result.text.strip()}\n"
+    answers = [result.text.strip() for result in samples]
+    if len(answers) > 1:
+        answers = [f"({number}) {answer}" for number, answer in enumerate(answers, start=1)]
+    return "\n".join([f"[{index + 1}] {question if len(question) <= 100 else question[:99] + '…'}", *answers, ""])
 
 
-def _as_json(index: int, prompt: Any, result: Any) -> str:
-    fields = dataclasses.asdict(result)
-    del fields["request_id"]
-    if fields["logprobs"] is not None:  # JSON knows no minus infinity
-        fields["logprobs"] = [
-            {i: p if math.isfinite(p) else None for i, p in row.items()} for row in fields["logprobs"]
-        ]
-    return json.dumps({"index": index, "prompt": prompt, **fields}, ensure_ascii=False, allow_nan=False)
+def _as_json(index: int, prompt: Any, samples: list[Any]) -> str:
+    """A line for each sample."""
+    lines = []
+    for number, result in enumerate(samples):
+        fields = dataclasses.asdict(result)
+        del fields["request_id"], fields["samples"]
+        if fields["logprobs"] is not None:  # JSON knows no minus infinity
+            fields["logprobs"] = [
+                {i: p if math.isfinite(p) else None for i, p in row.items()} for row in fields["logprobs"]
+            ]
+        row = {"index": index, "sample": number, "prompt": prompt, **fields}
+        lines.append(json.dumps(row, ensure_ascii=False, allow_nan=False))
+    return "\n".join(lines)
 
 
-def _report_errors(results: list[Any]) -> None:
-    for index, result in enumerate(results):
-        if result.error:
-            _complain(f"prompt {index + 1} {result.finish_reason}: {result.error}")
+def _report_errors(results: list[list[Any]]) -> None:
+    """One line a prompt, or a sample if there are several; a prompt that was refused has no samples."""
+    for index, samples in enumerate(results):
+        for number, result in enumerate(samples):
+            refused = result.finish_reason == "refused"
+            if result.error and not (refused and number):
+                which = f", sample {number + 1}" if len(samples) > 1 and not refused else ""
+                _complain(f"prompt {index + 1}{which} {result.finish_reason}: {result.error}")
 
 
 def _stats(engine: Any, results: list[Any], seconds: float) -> str:
@@ -402,6 +440,8 @@ def _stats(engine: Any, results: list[Any], seconds: float) -> str:
         f"({stats.padded_tokens / max(prefilled, 1):.0%})",
         f"preempted  {stats.preemptions} times",
     ]
+    if (cached := sum(result.metrics.cached_tokens for result in results)) > 0:
+        lines.append(f"shared     {cached} tokens of prompts were in pages already")
     waits = sorted(r.metrics.time_to_first_token for r in results if r.metrics.time_to_first_token is not None)
     if waits:
         p95 = waits[math.ceil(0.95 * len(waits)) - 1]

@@ -55,6 +55,7 @@ class Inference:
         page_size: tokens in a page, a power of two.
         attention: "compiled", "gather" or "eager"; None: the best that works here.
         max_prefill_tokens: tokens that are prefilled in one step.
+        min_prefill: sequences that make a prefill worth interrupting those that run; None: the scheduler's own choice.
         kernel_options: passed on to FlexAttention's kernel in decode.
         fast: module 07's path: decode replayed from graphs, layers compiled, tokens read one step late; None: on a GPU
             with compiled attention.
@@ -87,6 +88,7 @@ class Inference:
         *,
         attention: str | None = None,
         max_prefill_tokens: int = 2048,
+        min_prefill: int | None = None,
         kernel_options: dict[str, Any] | None = None,
         fast: bool | None = None,
         prefix_sharing: bool = False,
@@ -101,6 +103,7 @@ class Inference:
             page_size=page_size,
             max_prefill_tokens=max_prefill_tokens,
             n_pages=1 if n_pages is None else n_pages,
+            min_prefill=1 if min_prefill is None else min_prefill,
             prefill_chunk=prefill_chunk,
         )
         check_helpers(tokenizer, kernel_options)
@@ -140,7 +143,7 @@ class Inference:
         self.tables: dict[int | None, PageTable] = dict.fromkeys(self.windows, self.page_table)
         self.planner: Planner | None = None
         self.mixed: MixedSteps | None = None
-        self.scheduler = Scheduler(self.page_table, max_prefill_tokens)
+        self.scheduler = Scheduler(self.page_table, max_prefill_tokens, min_prefill)
         if self.extras.any:
             self.planner = self.extras.planner(self, n_pages, host)
         mirrors: dict[PageTable, TableMirror] = {}

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from itertools import pairwise
 
 from .page_table import PageTable
 from .prefix_index import SharedPages
@@ -224,7 +225,9 @@ class Planner:
             return None
         scheduler.waiting.popleft()
         sequence.slot, sequence.status = slot, Status.RUNNING
-        sequence.computed = sequence.cached = cached
+        sequence.computed = cached
+        if not sequence.preemptions:  # later it would find itself
+            sequence.cached = cached
         self.cached_tokens += cached
         scheduler.running.append(sequence)
         self.unfinished.append(sequence)
@@ -234,6 +237,11 @@ class Planner:
         """Let a slot begin with what all groups have of its tokens; returns how many tokens that is."""
         found = [group.sharing.find(sequence.token_ids) for group in self.groups if group.sharing is not None]
         cached = min((n_tokens for _, n_tokens in found), default=0)
+        whole, part = divmod(cached, self.groups[0].table.page_size)
+        if part and any(
+            g.sharing and pages[whole] in g.sharing.fresh for g, (pages, _) in zip(self.groups, found, strict=False)
+        ):
+            cached -= part  # one group has all of a page, but it is computed in this very step: no copy can be taken
         if not cached:
             return 0
         for group, (pages, _) in zip(self.groups, found, strict=True):
@@ -266,10 +274,36 @@ class Planner:
                 group.sharing.remember(sequence.slot, known)
 
     def distrust(self, sequence: Sequence) -> None:
-        """A step went wrong: nobody may find what the sequence's pages hold.  Given."""
+        """A step went wrong: nobody may find what the sequence computed.  Given."""
         sequence.computed = 0
         for group in self.groups:
             if group.sharing is not None:
                 group.sharing.copies.clear()
-                if sequence.slot:
-                    group.sharing.distrust(sequence.slot)
+                group.sharing.distrust(sequence.slot, sequence.token_ids)
+
+
+# ---------------------------------------------------------------------- what a schedule costs those who read
+
+
+def inter_token_times(token_times: list[list[float]]) -> tuple[float, float]:
+    """How long readers wait from one token to the next: median and 99th percentile.  [10.5 · ★★☆ · 15 min]
+
+    A wait is the time between a token and the next one of the same request; how long the first token took is another number.
+    The waits of all requests count alike, in one list.  Percentiles by nearest rank, so that each is a wait that somebody
+    had: of n waits in ascending order the p-th percentile is the one at place ⌈p · n / 100⌉, counted from 1.
+
+    Args:
+        token_times: of each request, when its tokens came, in seconds, ascending.  A request may have one token or none.
+
+    Returns:
+        (p50, p99) in seconds; (0.0, 0.0) if there was no wait.
+
+    Tokens of one request at 0, 1, 2 and 12 s, of another at 5 and 6 s: waits 1, 1, 1 and 10 s; p50 is 1 s, p99 is 10 s.
+    """
+    ### BEGIN SOLUTION
+    waits = sorted(after - before for times in token_times for before, after in pairwise(times))
+    if not waits:
+        return 0.0, 0.0
+    p50, p99 = (waits[-(-percent * len(waits) // 100) - 1] for percent in (50, 99))
+    return p50, p99
+    ### END SOLUTION

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import families
 import parity
 import pytest
@@ -77,3 +79,30 @@ def test_steady_decode_never_recompiles() -> None:
         with torch._dynamo.config.patch(error_on_recompile=True):
             for _ in range(64):
                 assert len(engine.run_one_step()) == len(prompts)
+
+
+OPTIONS = {
+    "sharing": dict(prefix_sharing=True),
+    "fusion": dict(fuse_prefill=True, prefill_chunk=128),
+    "window": dict(sliding_window=families.WINDOW),
+    "all": dict(prefix_sharing=True, fuse_prefill=True, prefill_chunk=128, sliding_window=families.WINDOW),
+}
+
+
+@pytest.mark.parametrize("fast", [False, True], ids=["plain", "fast"])
+@pytest.mark.parametrize("options", OPTIONS.values(), ids=list(OPTIONS))
+@pytest.mark.parametrize("family", ["llama", "gemma2"])
+def test_the_homeworks_change_no_token(family: str, options: dict[str, Any], fast: bool) -> None:
+    if family == "llama" and "sliding_window" in options:
+        pytest.skip("a window changes what a model computes that was not trained with one")
+    common = families.random_prompt(70, seed=0)
+    prompts = [common + families.random_prompt(n, seed=n) for n in (1, 9, 30, 58)] + [common[:64], common, common]
+    prompts += [families.random_prompt(n, seed=n) for n in (3, 64, 100, 200)]
+    model = families.FAMILIES[family]().to("cuda")
+    want = [families.reference_tokens(model, prompt, NEW_TOKENS) for prompt in prompts]
+    with Inference(model, None, 4, 256, 40, 16, attention="compiled", fast=fast, **options) as engine:
+        for _ in range(2):  # the second time with pages that can be found
+            results = engine.generate(prompts, SamplingParams(max_new_tokens=NEW_TOKENS))
+            engine.page_table.check()
+            assert [result.token_ids for result in results] == want
+        assert engine.planner is not None and bool(engine.planner.cached_tokens) == ("prefix_sharing" in options)
