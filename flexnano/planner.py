@@ -1,6 +1,6 @@
 # Your copy of solutions/flexnano/planner.py, made by `python -m course stubs`
 # Yours to write: the body of each function that says `raise NotImplementedError("Exercise ...")`.
-# untouched while the rest of this file has the hash c40b992957fa3f46
+# untouched while the rest of this file has the hash 467c437f2f814808
 """Modules 08 to 10: who takes part in a step, where a prompt may begin behind shared pages and be computed in parts.
 
 Module 05's scheduler keeps the queues, preempts and finishes; the planner only chooses differently.  It counts, for each
@@ -212,6 +212,7 @@ class Planner:
         if needed > table.pages_available:
             return None
         slot = table.allocate()
+        noted = [(group.sharing, len(group.sharing.copies)) for group in self.groups if group.sharing is not None]
         cached = self.share(slot, sequence)
         # Groups that give up pages on the way get theirs part by part.
         goals = [len(sequence) if group.window is None else cached + 1 for group in self.groups]
@@ -221,6 +222,8 @@ class Planner:
         done = done and all([g.table.reserve(slot, n) for g, n in zip(self.groups, goals, strict=True)])
         done = done and all(group.sharing is None or group.sharing.make_writable(slot, cached) for group in self.groups)
         if not done:
+            for sharing, n in noted:
+                del sharing.copies[n:]
             table.erase(slot)
             return None
         scheduler.waiting.popleft()
@@ -237,6 +240,11 @@ class Planner:
         """Let a slot begin with what all groups have of its tokens; returns how many tokens that is."""
         found = [group.sharing.find(sequence.token_ids) for group in self.groups if group.sharing is not None]
         cached = min((n_tokens for _, n_tokens in found), default=0)
+        whole, part = divmod(cached, self.groups[0].table.page_size)
+        if part and any(
+            g.sharing and pages[whole] in g.sharing.fresh for g, (pages, _) in zip(self.groups, found, strict=False)
+        ):
+            cached -= part  # one group has all of a page, but it is computed in this very step: no copy can be taken
         if not cached:
             return 0
         for group, (pages, _) in zip(self.groups, found, strict=True):

@@ -22,7 +22,6 @@ from torch.nn.attention.flex_attention import BlockMask
 from .attention import allow_many_graphs, prepare_mask
 from .compile import compile_layers, uncompile_layers
 from .cuda_graphs import NONE, DecodeMask, DecodeState, Graph, LateTokens, batch_buckets, finite_or_none
-from .fast_mixed import FastMixedSteps, Places
 from .masks import causal
 from .page_table import PageTable
 from .sampling import SamplingBatch, sample
@@ -30,6 +29,7 @@ from .scheduler import Row
 from .sequence import Sequence, Status
 
 if TYPE_CHECKING:
+    from .fast_mixed import FastMixedSteps, Places
     from .inference import Inference
 
 
@@ -145,7 +145,11 @@ class FastPath:
         self.prompt_staging: dict[int, Tensor] = {}
         self.seconds_to_make: dict[str, float] = {}  # what was compiled or recorded, and how long that took
         self.order_is_kept = keeps_order(engine.model)
-        self.mixed = None if engine.mixed is None else FastMixedSteps(self, engine.mixed)
+        self.mixed: FastMixedSteps | None = None
+        if engine.mixed is not None:  # of the homeworks, nothing is imported before it is asked for
+            from .fast_mixed import FastMixedSteps
+
+            self.mixed = FastMixedSteps(self, engine.mixed)
         self.late = LateTokens(B if self.mixed is None else len(self.mixed.chosen), self.device)
         if engine.planner is not None:
             engine.planner.read_all = self.read_all
@@ -182,7 +186,8 @@ class FastPath:
             return []
         for mirror in self.mirrors:
             mirror.send()
-        due, places, checks = rows, list(range(len(rows))), Places()
+        due, places = rows, list(range(len(rows)))
+        checks: Places = []
         if prefill and self.mixed is not None:
             due, chosen_B, places, checks = self.mixed.run(rows)
         else:

@@ -212,6 +212,7 @@ class Planner:
         if needed > table.pages_available:
             return None
         slot = table.allocate()
+        noted = [(group.sharing, len(group.sharing.copies)) for group in self.groups if group.sharing is not None]
         cached = self.share(slot, sequence)
         # Groups that give up pages on the way get theirs part by part.
         goals = [len(sequence) if group.window is None else cached + 1 for group in self.groups]
@@ -221,6 +222,8 @@ class Planner:
         done = done and all([g.table.reserve(slot, n) for g, n in zip(self.groups, goals, strict=True)])
         done = done and all(group.sharing is None or group.sharing.make_writable(slot, cached) for group in self.groups)
         if not done:
+            for sharing, n in noted:
+                del sharing.copies[n:]
             table.erase(slot)
             return None
         scheduler.waiting.popleft()
