@@ -1,6 +1,6 @@
 # Your copy of solutions/flexnano/planner.py, made by `python -m course stubs`
 # Yours to write: the body of each function that says `raise NotImplementedError("Exercise ...")`.
-# untouched while the rest of this file has the hash 467c437f2f814808
+# untouched while the rest of this file has the hash e89ef813565c11c0
 """Modules 08 to 10: who takes part in a step, where a prompt may begin behind shared pages and be computed in parts.
 
 Module 05's scheduler keeps the queues, preempts and finishes; the planner only chooses differently.  It counts, for each
@@ -116,10 +116,12 @@ class Planner:
         scheduler = self.scheduler
         candidates = self.unfinished + self.newcomers(scheduler.min_prefill)
         nobody_decodes = len(self.unfinished) == len(scheduler.running)
-        scheduler.prefilled_last = bool(candidates) and (nobody_decodes or scheduler.worth_prefilling(candidates))
-        if scheduler.prefilled_last:
+        due = bool(candidates) and (nobody_decodes or scheduler.worth_prefilling(candidates))
+        rows = self.prompt_rows(self.token_budget) if due else []
+        scheduler.prefilled_last = bool(rows)
+        if rows:
             scheduler.steps_kept_waiting = 0
-            return self.prompt_rows(self.token_budget)
+            return rows
         scheduler.steps_kept_waiting = scheduler.steps_kept_waiting + 1 if candidates else 0
         return self.decode_rows()
 

@@ -116,10 +116,12 @@ class Planner:
         scheduler = self.scheduler
         candidates = self.unfinished + self.newcomers(scheduler.min_prefill)
         nobody_decodes = len(self.unfinished) == len(scheduler.running)
-        scheduler.prefilled_last = bool(candidates) and (nobody_decodes or scheduler.worth_prefilling(candidates))
-        if scheduler.prefilled_last:
+        due = bool(candidates) and (nobody_decodes or scheduler.worth_prefilling(candidates))
+        rows = self.prompt_rows(self.token_budget) if due else []
+        scheduler.prefilled_last = bool(rows)
+        if rows:
             scheduler.steps_kept_waiting = 0
-            return self.prompt_rows(self.token_budget)
+            return rows
         scheduler.steps_kept_waiting = scheduler.steps_kept_waiting + 1 if candidates else 0
         return self.decode_rows()
 

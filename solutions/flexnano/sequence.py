@@ -35,7 +35,7 @@ class Sequence:
         preemptions: how often the sequence lost its pages and had to start over.
         finish_reason: why it ended, once it has.
         pending: tokens that the device has chosen and the host has not read yet (module 07; else 0).
-        computed, cached: tokens whose keys and values lie in the slot's pages, and how many were there when the slot was
+        computed, cached: tokens whose keys and values lie in the slot's pages, and how many were there when a slot was first
             given (homeworks; else 0).
     """
 

@@ -250,14 +250,15 @@ def draw_page_table(
     for place, (slot, name) in enumerate(names.items()):
         owned = page_table.owned[slot]
         held = len(owned) * size if tokens is None else tokens.get(slot, 0)
-        for i, number in enumerate(owned):
+        kept = {i: number for i, number in enumerate(owned) if number}  # 0: given up
+        for i, number in kept.items():
             page = pages.setdefault(number, _Page(number, []))
             page.owners.append(place)
             page.name = page.name or name
             page.label += f"{name}{_small(i)}"
             page.share = min(max(held - i * size, 0), size) / size
         filled = "" if tokens is None else f"{_count(held, 'token')} in "
-        said.append((f"{name}: slot {slot}, {filled}{_count(len(owned), 'page')}", _owner_style(place)))
+        said.append((f"{name}: slot {slot}, {filled}{_count(len(kept), 'page')}", _owner_style(place)))
     strip = [
         _Page(0, [], label="sink"),
         *(pages.get(number, _Page(number, [])) for number in range(1, page_table.n_pages + 1)),
@@ -389,6 +390,8 @@ def draw_fragmentation(
     cut = []
     for place, slot in enumerate(names):
         for i, number in enumerate(page_table.owned[slot]):
+            if not number:
+                continue
             held = min(max(tokens.get(slot, 0) - i * size, 0), size)
             cut.append(((number - 1) * size, size, held, place, f"{names[slot]}{_small(i)}"))
     with _figure(WIDTH, 3.6, rows=2) as (figure, axes):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import dataclasses
 import importlib
 import json
 import os
@@ -13,9 +14,11 @@ from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
+import families
 import pytest
 
-from flexnano import EngineStats, Metrics, Result, SamplingParams, TokenEvent
+from flexnano import EngineStats, Inference, Metrics, Result, SamplingParams, TokenEvent
+from flexnano.extras import Extras
 
 command = importlib.import_module("flexnano.__main__")
 ROOT = Path(__file__).resolve().parents[2]
@@ -48,9 +51,11 @@ class FakeEngine:
             metrics = Metrics(3, len(pieces), 0.5 + index, [0.1] * (len(pieces) - 1), 1.0, 0)
             logprobs = [{7: -0.5, 8: -float("inf")}] if params.logprobs is not None else None
             result = Result(index, [1, 2, 3], text, list(range(len(pieces))), "stop", None, logprobs, metrics)
-            for i, piece in enumerate(pieces):
-                last = i == len(pieces) - 1
-                yield TokenEvent(index, index, i, piece, "stop" if last else None, result if last else None)
+            for sample in reversed(range(params.n)):
+                for i, piece in enumerate(pieces):
+                    last = i == len(pieces) - 1
+                    one = dataclasses.replace(result, text=text + "!" * sample) if last else None
+                    yield TokenEvent(index, index, i, piece, "stop" if last else None, one, sample)
 
     def describe(self) -> str:
         return "a fake engine"
@@ -133,6 +138,46 @@ def test_a_refused_prompt_is_reported_and_the_others_are_answered(monkeypatch, c
     assert "prompt 2 refused: the prompt is empty" in err
 
 
+def test_several_answers_to_a_prompt_stand_together_in_order(engine: FakeEngine, capsys: pytest.CaptureFixture) -> None:
+    """Also to one prompt alone: the pieces of several answers in turn are no text to read."""
+    assert command.main(["first", "second", "--samples", "2"]) == 0
+    out = capsys.readouterr().out
+    assert out == "[1] first\n(1) FIRST\n(2) FIRST!\n\n[2] second\n(1) SECOND\n(2) SECOND!\n\n"
+    assert command.main(["only", "--samples", "3"]) == 0
+    assert capsys.readouterr().out == "[1] only\n(1) ONLY\n(2) ONLY!\n(3) ONLY!!\n\n"
+    assert engine.params == SamplingParams(n=3)
+
+
+def test_jsonl_has_a_line_for_each_sample(engine: FakeEngine, capsys: pytest.CaptureFixture) -> None:
+    assert command.main(["a", "b", "--samples", "2", "--jsonl"]) == 0
+    rows = [json.loads(line) for line in capsys.readouterr().out.splitlines()]
+    assert [(row["index"], row["sample"], row["text"]) for row in rows] == [
+        (0, 0, "A"), (0, 1, "A!"), (1, 0, "B"), (1, 1, "B!"),
+    ]  # fmt: skip
+    assert not any("samples" in row for row in rows), "each line is one answer"
+
+
+def test_a_refused_prompt_is_reported_once_however_many_samples_it_was_to_have(
+    monkeypatch, capsys: pytest.CaptureFixture
+) -> None:
+    class Refusing(FakeEngine):
+        def stream(self, prompts: list[Any], params: SamplingParams) -> Iterator[TokenEvent]:
+            for event in super().stream(prompts, params):
+                if event.finish_reason == "refused":  # as the engine does: an event for each sample
+                    for sample in range(params.n):
+                        yield dataclasses.replace(event, sample=sample)
+                else:
+                    yield event
+
+    use(monkeypatch, Refusing(error_at=1))
+    assert command.main(["a", "b", "--samples", "2"]) == command.SOME_FAILED
+    out, err = capsys.readouterr()
+    assert "[1] a\n(1) A\n(2) A!" in out
+    assert [line for line in err.splitlines() if "refused" in line] == [
+        "flexnano: prompt 2 refused: the prompt is empty"
+    ]
+
+
 # -- what is asked
 
 
@@ -203,6 +248,69 @@ def test_sampling_options_reach_the_engine(engine: FakeEngine) -> None:
     assert engine.params == SamplingParams(), "what is not given must keep its default"
 
 
+def test_the_options_of_the_homeworks_reach_the_engine(
+    monkeypatch, tmp_path: Path, capsys: pytest.CaptureFixture
+) -> None:
+    """A whole run on a tiny model: what is shared, what the window is, and that the answers are the engine's own."""
+    families.FAMILIES["llama"]().save_pretrained(tmp_path)
+    families.TinyTokenizer().save_pretrained(tmp_path)
+    made: list[Inference] = []
+
+    class Spied(Inference):
+        def __init__(self, *args: Any, **options: Any) -> None:
+            super().__init__(*args, **options)
+            made.append(self)
+
+    monkeypatch.setattr("flexnano.Inference", Spied, raising=False)
+    prompt = " ".join(f"w{i}" for i in families.random_prompt(40, seed=1))
+    sizes = "--page-size 16 --n-pages 64 --max-seq-length 96 --max-new-tokens 8 --attention gather --raw --device cpu"
+    ours = "--prefix-sharing --sliding-window 24 --attention-sinks 4 --fuse-prefill --prefill-chunk 32"
+    sampled = "--samples 3 --temperature 1 --seed 5 --jsonl --stats"
+    assert command.main([prompt, "--model", str(tmp_path), *f"{sizes} {ours} {sampled}".split()]) == 0
+    out, err = capsys.readouterr()
+    assert made[0].extras == Extras(True, 24, 4, True, 32) and made[0].closed
+    for part in (
+        "options    prefix sharing; a window of 24 and 4 sinks, which changes the model",
+        "prompts beside decodes, 32 tokens a step",
+    ):
+        assert part in err, part
+    rows = [json.loads(line) for line in out.splitlines()]
+    assert len({tuple(row["token_ids"]) for row in rows}) == 3, "three samples of one prompt, each with a seed"
+    cached = sum(row["metrics"]["cached_tokens"] for row in rows)
+    assert cached >= 2 * 32 and f"shared     {cached} tokens" in err
+    params = SamplingParams(8, 1.0, seed=5, n=3)
+    options = dict(page_size=16, n_pages=64, max_seq_length=96, attention="gather")
+    with Inference(families.FAMILIES["llama"](), None, sliding_window=24, attention_sinks=4, **options) as alone:
+        (result,) = alone.generate([families.TinyTokenizer()(prompt)["input_ids"]], params)
+    assert [row["token_ids"] for row in rows] == [one.token_ids for one in result.samples]
+
+
+def test_without_options_no_homework_is_asked_for(monkeypatch, tmp_path: Path) -> None:
+    families.FAMILIES["llama"]().save_pretrained(tmp_path)
+    families.TinyTokenizer().save_pretrained(tmp_path)
+    args = command._parser().parse_args(["a", "--model", str(tmp_path), "--device", "cpu", "--n-pages", "4"])
+    with command.open_engine(args) as engine:
+        assert not engine.extras.any and engine.planner is None
+
+
+@pytest.mark.parametrize(
+    ("option", "said"),
+    [
+        (["--sliding-window", "0"], "sliding_window is 0"),
+        (["--attention-sinks", "4"], "without a sliding_window"),
+        (["--prefill-chunk", "0"], "prefill_chunk"),
+    ],
+)
+def test_an_option_out_of_range_is_refused_by_name(
+    option: list[str], said: str, tmp_path: Path, capsys: pytest.CaptureFixture
+) -> None:
+    families.FAMILIES["llama"]().save_pretrained(tmp_path)
+    families.TinyTokenizer().save_pretrained(tmp_path)
+    assert command.main(["a", "--model", str(tmp_path), "--device", "cpu", "--n-pages", "4", *option]) == 2
+    err = capsys.readouterr().err
+    assert said in err and len(err.splitlines()) == 1, err
+
+
 # -- trouble
 
 
@@ -216,6 +324,9 @@ def test_sampling_options_reach_the_engine(engine: FakeEngine) -> None:
         (["a", "--nonsense"], "--nonsense"),
         (["a", "--stop", ""], "empty string"),
         (["a", "--logprobs", "3"], "--jsonl"),
+        (["a", "--samples", "0"], "n is 0"),
+        (["a", "--samples", "two"], "--samples"),
+        (["a", "--sliding-window", "wide"], "--sliding-window"),
         (["--file", "no/such/file"], "cannot read"),
         (["a", "--chat", "--raw"], "not allowed with"),
     ],
