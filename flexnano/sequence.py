@@ -1,6 +1,6 @@
 # Your copy of solutions/flexnano/sequence.py, made by `python -m course stubs`
 # Yours to write: the body of each function that says `raise NotImplementedError("Exercise ...")`.
-# untouched while the rest of this file has the hash cf5eeaa67294c7e8
+# untouched while the rest of this file has the hash e828aff0801c2ef8
 """Module 05: a sequence, one request on its way through the engine."""
 
 from __future__ import annotations
@@ -38,7 +38,7 @@ class Sequence:
         preemptions: how often the sequence lost its pages and had to start over.
         finish_reason: why it ended, once it has.
         pending: tokens that the device has chosen and the host has not read yet (module 07; else 0).
-        computed, cached: tokens whose keys and values lie in the slot's pages, and how many were there when the slot was
+        computed, cached: tokens whose keys and values lie in the slot's pages, and how many were there when a slot was first
             given (homeworks; else 0).
     """
 

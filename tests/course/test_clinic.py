@@ -175,6 +175,7 @@ def test_nothing_done_is_not_started(bench: Clinic, tmp_path: Path) -> None:
     assert {one.status for one in parts(bench, case, tmp_path).values()} == {"not started"}
 
 
+@pytest.mark.slow
 @graded
 def test_a_right_answer_gets_full_marks_and_is_told_the_published_bug(
     case: Case, bench: Clinic, tmp_path: Path
@@ -185,6 +186,7 @@ def test_a_right_answer_gets_full_marks_and_is_told_the_published_bug(
     assert case.address in outcomes["mended"].note
 
 
+@pytest.mark.slow
 @graded
 def test_a_mend_in_another_style_passes(case: Case, bench: Clinic, tmp_path: Path) -> None:
     for twin in case.twins:
@@ -193,6 +195,7 @@ def test_a_mend_in_another_style_passes(case: Case, bench: Clinic, tmp_path: Pat
         assert outcome.passed, (twin.name, outcome.case, outcome.got)
 
 
+@pytest.mark.slow
 @graded
 def test_the_same_bug_in_other_words_is_no_mend(case: Case, bench: Clinic, tmp_path: Path) -> None:
     for bug in case.bugs[1:]:
@@ -317,6 +320,7 @@ def test_a_test_that_proves_nothing_is_told_why(name: str, bench: Clinic, tmp_pa
     assert got in outcome.got and hint in outcome.hints[0] and len(outcome.hints) == 3
 
 
+@pytest.mark.slow
 def test_a_test_without_end_is_stopped(pool: Pool, tmp_path: Path) -> None:
     case = STORE.cases[3]
     folder = opened(case, tmp_path)
@@ -396,6 +400,7 @@ HIDING = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", HIDING)
 def test_a_mend_that_only_hides_the_symptom_does_not_pass(name: str, bench: Clinic, tmp_path: Path) -> None:
     number, file, old, new = HIDING[name]
@@ -419,6 +424,7 @@ def test_a_mend_that_breaks_something_else_does_not_pass(bench: Clinic, tmp_path
     assert outcome.status == "not yet" and outcome.checks_right > 0
 
 
+@pytest.mark.slow
 def test_a_mend_that_never_ends_is_stopped(pool: Pool, tmp_path: Path) -> None:
     case = STORE.cases[3]
     change(opened(case, tmp_path), "scheduler.py", "return due", "while True: pass")
