@@ -1,6 +1,6 @@
 # Your copy of solutions/flexnano/__init__.py, made by `python -m course stubs`
 # Given: there is nothing to fill in here.
-# untouched while the rest of this file has the hash af2036d62188abef
+# untouched while the rest of this file has the hash f54789c80f572d17
 """A small LLM inference engine on PyTorch's FlexAttention, built module by module in the course.
 
     from flexnano import Inference, SamplingParams
@@ -28,6 +28,12 @@ if TYPE_CHECKING:  # for editors and type checkers; at run time __getattr__ look
     from .attention import prepare_mask as prepare_mask
     from .attention import register_attention as register_attention
     from .detokenize import Detokenizer as Detokenizer
+    from .eviction import give_up_pages as give_up_pages
+    from .eviction import most_pages as most_pages
+    from .eviction import narrowed as narrowed
+    from .eviction import pages_to_give_up as pages_to_give_up
+    from .eviction import window_mask as window_mask
+    from .eviction import window_pages as window_pages
     from .experiment import attention_swapped as attention_swapped
     from .experiment import document_block_mask as document_block_mask
     from .experiment import measure as measure
@@ -53,6 +59,7 @@ if TYPE_CHECKING:  # for editors and type checkers; at run time __getattr__ look
     from .mixed_step import Layout as Layout
     from .mixed_step import MixedMask as MixedMask
     from .mixed_step import lay_out as lay_out
+    from .mixed_step import rows_due as rows_due
     from .model_probe import LayerSpec as LayerSpec
     from .model_probe import UnsupportedModel as UnsupportedModel
     from .model_probe import probe as probe
@@ -60,6 +67,7 @@ if TYPE_CHECKING:  # for editors and type checkers; at run time __getattr__ look
     from .path_probe import choose_path as choose_path
     from .planner import Chunk as Chunk
     from .planner import Planner as Planner
+    from .planner import inter_token_times as inter_token_times
     from .prefix_index import PrefixIndex as PrefixIndex
     from .prefix_index import SharedPages as SharedPages
     from .results import EngineStats as EngineStats
@@ -79,11 +87,6 @@ if TYPE_CHECKING:  # for editors and type checkers; at run time __getattr__ look
     from .scheduler import Scheduler as Scheduler
     from .sequence import Sequence as Sequence
     from .sequence import Status as Status
-    from .sliding_window import give_up_pages as give_up_pages
-    from .sliding_window import most_pages as most_pages
-    from .sliding_window import pages_to_give_up as pages_to_give_up
-    from .sliding_window import window_mask as window_mask
-    from .sliding_window import window_pages as window_pages
     from .stopwatch import Stopwatch as Stopwatch
     from .stopwatch import Timing as Timing
     from .trace import Trace as Trace
@@ -113,9 +116,9 @@ _PUBLIC = {
     "sampling_params": "SamplingParams",
     "inference": "Inference",
     "prefix_index": "PrefixIndex SharedPages",
-    "sliding_window": "give_up_pages most_pages pages_to_give_up window_mask window_pages",
-    "planner": "Chunk Planner",
-    "mixed_step": "Layout MixedMask lay_out",
+    "eviction": "give_up_pages most_pages narrowed pages_to_give_up window_mask window_pages",
+    "planner": "Chunk Planner inter_token_times",
+    "mixed_step": "Layout MixedMask lay_out rows_due",
     "results": "EngineStats Metrics Result TokenEvent",
     "detokenize": "Detokenizer",
     "path_probe": "choose_path",

@@ -1,6 +1,6 @@
 # Your copy of solutions/flexnano/planner.py, made by `python -m course stubs`
 # Yours to write: the body of each function that says `raise NotImplementedError("Exercise ...")`.
-# untouched while the rest of this file has the hash e89ef813565c11c0
+# untouched while the rest of this file has the hash e741ccf3a605fe32
 """Modules 08 to 10: who takes part in a step, where a prompt may begin behind shared pages and be computed in parts.
 
 Module 05's scheduler keeps the queues, preempts and finishes; the planner only chooses differently.  It counts, for each
@@ -16,11 +16,11 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from itertools import pairwise
 
+from .eviction import give_up_pages, most_pages, pages_to_give_up
 from .page_table import PageTable
 from .prefix_index import SharedPages
 from .scheduler import Row, Scheduler
 from .sequence import Sequence, Status
-from .sliding_window import give_up_pages, most_pages, pages_to_give_up
 
 
 @dataclass(frozen=True)

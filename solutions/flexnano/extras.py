@@ -67,7 +67,7 @@ class Extras:
         """The layers with the windows that they are going to have."""
         if self.sliding_window is None:
             return layers
-        from .sliding_window import narrowed
+        from .eviction import narrowed
 
         # The probe calls a layer global whose window is longer than any sequence served; here its kind counts.
         kinds = getattr(config, "layer_types", None) or []
@@ -99,11 +99,11 @@ class Extras:
 
     def planner(self, engine: Inference, n_pages: int, device: torch.device | str) -> Planner:
         """Give an engine a planner, and its groups of layers tables of their own where they give up pages."""
+        from .eviction import most_pages
         from .page_groups import PageGroups
         from .page_table import PageTable
         from .planner import Group, Planner
         from .prefix_index import SharedPages
-        from .sliding_window import most_pages
 
         page_size, slots = engine.page_table.page_size, engine.max_batch_size
         budget = self._budget(engine.scheduler.max_prefill_tokens)
@@ -149,7 +149,7 @@ class Extras:
 
     def _windowed(self, group: Group) -> tuple[Any, Any]:
         """The mask of a group that gives up pages, over positions and over pages."""
-        from .sliding_window import window_mask, window_pages
+        from .eviction import window_mask, window_pages
 
         window, sinks, table = group.window, group.sinks, group.table
         return window_mask(window, sinks), lambda position_RT: window_pages(

@@ -13,11 +13,11 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from itertools import pairwise
 
+from .eviction import give_up_pages, most_pages, pages_to_give_up
 from .page_table import PageTable
 from .prefix_index import SharedPages
 from .scheduler import Row, Scheduler
 from .sequence import Sequence, Status
-from .sliding_window import give_up_pages, most_pages, pages_to_give_up
 
 
 @dataclass(frozen=True)

@@ -176,3 +176,11 @@ def test_modules_01_to_06_stay_small(capsys: pytest.CaptureFixture[str]) -> None
     with capsys.disabled():
         print("\nlines of code: " + ", ".join(f"{name} {n}" for name, n in counts.items()) + f"; together {total}")
     assert total < 1200, f"modules 01 to 06 have {total} lines of code: {counts}"
+
+
+def test_no_public_name_is_also_the_name_of_another_file() -> None:
+    """Importing a file puts the file in the place of the name: `flexnano.x` would mean two things."""
+    files = {path.stem for path in REFERENCE.glob("*.py")}
+    home = importlib.import_module("flexnano")._HOME
+    clashes = {name: module for name, module in home.items() if name in files and name != module}
+    assert not clashes, f"these names are also files: {clashes}"

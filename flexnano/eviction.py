@@ -1,4 +1,4 @@
-# Your copy of solutions/flexnano/sliding_window.py, made by `python -m course stubs`
+# Your copy of solutions/flexnano/eviction.py, made by `python -m course stubs`
 # Yours to write: the body of each function that says `raise NotImplementedError("Exercise ...")`.
 # untouched while the rest of this file has the hash 78ea737143e03dfd
 """Module 09: the sliding window.  A sequence gives up its oldest pages, so that its memory stays the same however long it
