@@ -219,8 +219,7 @@ def attend_chunks(
     attend: Attend, q: Tensor, k: Tensor, v: Tensor, mask: MixedMask, scale: float, softcap: float | None, options: Any
 ) -> Tensor:
     """Attention of rows of prompts: [1, Hq, R·T, D] -> [1, Hq, R·T, D].  Given."""
-    # Contiguous: a view that begins in the middle of a tensor is read from its beginning by torch's compiled CPU kernel.
-    q_RHTD = q[0].unflatten(1, (mask.n_rows, -1)).transpose(0, 1).contiguous()
+    q_RHTD = q[0].unflatten(1, (mask.n_rows, -1)).transpose(0, 1)
     out_RHTD = attend(q_RHTD, k, v, mask.chunks, scale, softcap, options)
     return out_RHTD.transpose(0, 1).flatten(1, 2)[None]
 
@@ -263,17 +262,22 @@ def attend_side_by_side(
 def mixed_attention(attend: Attend) -> Attend:
     """Attention for steps with rows of prompts, and for all others as before.  Given."""
 
+    def attend_rows(q: Tensor, *rest: Any) -> Tensor:
+        # Contiguous: a view that begins in the middle of a tensor is read from its beginning by torch's compiled CPU kernel,
+        # and strides that change with the length of the row would be compiled for anew.
+        return attend(q.contiguous(), *rest)
+
     def attend_mixed(
         q: Tensor, k: Tensor, v: Tensor, mask: Any, scale: float, softcap: float | None, options: Any
     ) -> Tensor:
         if not isinstance(mask, MixedMask):
             return attend(q, k, v, mask, scale, softcap, options)
         if mask.n_decode and mask.n_rows:
-            return attend_side_by_side(attend, q, k, v, mask, scale, softcap, options)
+            return attend_side_by_side(attend_rows, q, k, v, mask, scale, softcap, options)
         if mask.n_rows:
-            return attend_chunks(attend, q, k, v, mask, scale, softcap, options[1])
+            return attend_chunks(attend_rows, q, k, v, mask, scale, softcap, options[1])
         q_BH1D = q[0].transpose(0, 1)[:, :, None]
-        return attend(q_BH1D, k, v, mask.decode, scale, softcap, options[0])[:, :, 0].transpose(0, 1)[None]
+        return attend_rows(q_BH1D, k, v, mask.decode, scale, softcap, options[0])[:, :, 0].transpose(0, 1)[None]
 
     return attend_mixed
 
