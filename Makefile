@@ -2,7 +2,7 @@
 PYTHON ?= python3
 ARGS ?=
 
-.PHONY: help course test test-all stubs notebooks lint model book mutants
+.PHONY: help course test test-all stubs notebooks lint model book mutants reliability
 
 help:
 	@echo "make course     install into .venv, fetch the model, watch the engine answer eight prompts"
@@ -13,6 +13,7 @@ help:
 	@echo "make notebooks  their made cells from solutions/, then run all and store the outputs"
 	@echo "make book       build the book into _build/html                   ARGS=--pdf prints it too"
 	@echo "make mutants    change the reference bit by bit: do the graders see it?    PYTHON=.venv/bin/python"
+	@echo "make reliability  try to break engine and course; one table of what was tried   ARGS='--minutes 20'"
 	@echo "PYTHON=python3.12 names another Python"
 
 course:
@@ -41,3 +42,6 @@ book:
 
 mutants:
 	@$(PYTHON) tests/course/mutants/run.py $(ARGS)
+
+reliability:
+	@$(PYTHON) -m course reliability $(ARGS)

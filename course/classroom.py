@@ -33,7 +33,7 @@ from . import work
 from .console import CourseError, duration, paint, say
 from .environment import ROOT
 from .exercises import Exercise
-from .grading import cell, grader
+from .grading import cell, grader, merge
 from .grading.card import Outcome
 from .grading.cell import Limits
 
@@ -65,7 +65,7 @@ class Submission:
     def fingerprint(self) -> str:
         digest = hashlib.sha256()
         for name, content in sorted(self.files.items()):
-            digest.update(f"{name}\0{len(content)}\0".encode() + content)
+            digest.update(f"{name}\0{len(content)}\0".encode(errors="backslashreplace") + content)
         return digest.hexdigest()[:32]
 
 
@@ -181,6 +181,8 @@ def _of_folder(student: str, folder: Path) -> Submission:
         if path.stat().st_size > work.LARGEST_FILE:
             return Submission(student, {}, f"{path.name} has {path.stat().st_size} bytes")
         found[path.name] = path.read_bytes()
+        if sum(map(len, found.values())) > work.LARGEST_PACKAGE:
+            return Submission(student, {}, f"its Python files have more than {work.LARGEST_PACKAGE} bytes")
     return Submission(student, found, "" if found else NOTHING_THERE)
 
 
@@ -200,8 +202,14 @@ class Supervisor:
         self._lock = threading.Lock()
         self._running: set[str] = set()
         self._again: set[str] = set()  # ran while somebody changed the course's files
-        own = [Path(sys.prefix), Path(sys.base_prefix), self.root / "course"]
-        hidden = [*hidden, self.root / "solutions", self.root / "tests", self.root / ".course"]
+        # Each submission as it was handed in, and the packages that its exercises are tried in, which hold the reference.
+        self._handed_in = self._base / "in"  # short: a socket lies in it, whose path has little room
+        self._cells = self._base / "cells"
+        for made in (self._handed_in, self._cells):
+            made.mkdir()
+        self._files = set(merge.files(self.root))
+        own = [Path(sys.prefix), Path(sys.base_prefix), self.root / "course", self._cells]
+        hidden = [*hidden, self._handed_in, *(self.root / name for name in ("solutions", "tests", ".course"))]
         self._hidden = tuple(
             str(path.resolve())
             for path in hidden
@@ -229,11 +237,11 @@ class Supervisor:
             return record
         with self._lock:
             self._running.add(submission.student)
-        scratch = Path(tempfile.mkdtemp(dir=self._base))
+        scratch = Path(tempfile.mkdtemp(dir=self._handed_in))
         try:
-            for name, content in submission.files.items():
-                (scratch / "flexnano").mkdir(exist_ok=True)
-                (scratch / "flexnano" / name).write_bytes(content)
+            (scratch / "flexnano").mkdir()
+            for name in self._files & set(submission.files):  # no other is looked at, whatever its name is
+                (scratch / "flexnano" / name).write_bytes(submission.files[name])
             self._ask_judge(scratch, record)
         finally:
             shutil.rmtree(scratch, ignore_errors=True)
@@ -286,14 +294,15 @@ class Supervisor:
         job = {
             "root": str(self.root),
             "package": str(scratch / "flexnano"),
+            "cells": str(self._cells),
             "numbers": [one.number for one in self.plan.exercises],
             "seconds": self.plan.seconds,
             "limits": limits,
             "workers": max(1, (os.cpu_count() or 1) // self.plan.jobs),
         }
-        (scratch / "tmp").mkdir()
+        (scratch / "t").mkdir()
         environment = {key: value for key, value in os.environ.items() if key != "FLEXNANO"}
-        environment |= {"TMPDIR": str(scratch / "tmp"), "PYTHONUTF8": "1", "PYTHONDONTWRITEBYTECODE": "1"}
+        environment |= {"TMPDIR": str(scratch / "t"), "PYTHONUTF8": "1", "PYTHONDONTWRITEBYTECODE": "1"}
         environment[cell.MARK] = mark
         judge = subprocess.Popen(
             [sys.executable, "-m", "course.classroom"],
@@ -338,7 +347,8 @@ def _copy_of_course(root: Path, to: Path) -> Path:
         if (root / name).is_dir():
             shutil.copytree(root / name, to / name, ignore=unwanted)
     for path in work.teachers_zips(root).values():
-        shutil.copy(path, to)
+        (to / ".course").mkdir(exist_ok=True)  # which submissions can't see
+        shutil.copy(path, to / ".course")
     return to
 
 
@@ -385,7 +395,7 @@ def judge() -> None:
         os.dup2(nowhere, stream)
     root = Path(job["root"])
     limits = Limits(**{**job["limits"], "hidden": tuple(job["limits"]["hidden"])})
-    pool = Pool(limits)
+    pool = Pool(limits, Path(job["cells"]))
     said = threading.Lock()
     with Grading(Path(job["package"]), work.neighbours(root), root, job["seconds"], pool=pool) as grading:
         wanted = [grading.by_number[number] for number in job["numbers"]]
@@ -394,7 +404,10 @@ def judge() -> None:
 
         def grade(exercise: Exercise) -> None:
             try:
-                outcome = grading.grade(exercise).as_dict()
+                graded = grading.grade(exercise)
+                if graded.passed and graded.checks_right < graded.checks:
+                    graded.status = "waiting"  # for an exercise that its writer may have left out on purpose
+                outcome = graded.as_dict()
             except Exception as error:
                 outcome = _not_graded(exercise, f"could not be graded: {type(error).__name__}: {error}")
             with said:
@@ -429,7 +442,9 @@ def write_grades(folder: Path, records: Sequence[Record], plan: Plan, running: S
         "exercises": [one.number for one in plan.exercises],
         "submissions": [one.as_dict() for one in ordered],
     }
-    work.write(folder / "grades.json", json.dumps(document, indent=1, ensure_ascii=False) + "\n")
+    # What a submission says may be no text that can be written as it is: half a pair of surrogates.
+    read = json.dumps(document, indent=1, ensure_ascii=False) + "\n"
+    work.write(folder / "grades.json", read.encode(errors="backslashreplace"))
     text = io.StringIO()
     writer = csv.writer(text, lineterminator="\n")
     writer.writerow(["student", "exercise", "name", "status", "passed", "of", "seconds", "mistake", "notes"])
@@ -451,7 +466,8 @@ def write_grades(folder: Path, records: Sequence[Record], plan: Plan, running: S
                     ]
                 )
             )
-    work.write(folder / "grades.csv", "\ufeff" + text.getvalue())  # with the mark by which spreadsheets know UTF-8
+    # With the mark by which spreadsheets know UTF-8.
+    work.write(folder / "grades.csv", ("\ufeff" + text.getvalue()).encode(errors="backslashreplace"))
 
 
 def _note(outcome: dict[str, Any]) -> str:
@@ -460,6 +476,11 @@ def _note(outcome: dict[str, Any]) -> str:
     if outcome["status"] not in ("passed", "not started", "not graded"):
         parts = [outcome.get("case", ""), outcome.get("got", ""), *parts]
     return " | ".join(" ".join(part.split())[:200] for part in parts if part)
+
+
+def _shown(text: str) -> str:
+    """A text that does nothing to a terminal: names of folders come from students too."""
+    return "".join(one if one.isprintable() else f"\\x{ord(one):02x}" for one in text)
 
 
 def _cells(row: Sequence[Any]) -> list[Any]:
@@ -543,8 +564,8 @@ def show(options: Any, root: Path = ROOT) -> int:
             "what you started and use the network. Grade in a virtual machine or container that holds nothing else;\n"
             "SECURITY.md says more."
         )
-    wide = max(len(one.student) for one in submissions) + 2
-    hidden = [root / "solutions", root / "tests", root / ".git", root / ".course", folder, out]
+    wide = max(len(_shown(one.student)) for one in submissions) + 2
+    hidden = [*root.iterdir(), folder, out]
     supervisor = Supervisor(plan, hidden)
     waiting = [one.student for one in todo]
     try:
@@ -554,9 +575,9 @@ def show(options: Any, root: Path = ROOT) -> int:
             waiting = [student for student in waiting if student != record.student]
             write_grades(out, list(done.values()), plan, waiting)
             result = f"{record.passed} of {len(record.outcomes)}" if record.status != "no package" else record.status
-            say(f"{record.student:<{wide}}{result:<12}{duration(record.seconds):>8}")
+            say(f"{_shown(record.student):<{wide}}{result:<12}{duration(record.seconds):>8}")
             for note in record.notes:
-                say(f"{'':<{wide}}{paint(note, 'yellow')}")
+                say(f"{'':<{wide}}{paint(_shown(note), 'yellow')}")
     finally:
         supervisor.close()
     say(f"grades.csv and grades.json are in {out}")

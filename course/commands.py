@@ -82,6 +82,14 @@ def _parser() -> argparse.ArgumentParser:
     book.add_argument("--pdf", action="store_true", help="also _build/pdf/book.pdf, printed by Chromium or Chrome")
     book.add_argument("--all", action="store_true", help="all pages anew, also those that have not changed")
     book.add_argument("--no-venv", action="store_true", help="use this Python, and leave its torch as it is")
+    reliable = command(
+        "reliability", try_reliability, "try to break engine and course, and print a table of what was tried"
+    )
+    reliable.add_argument("--minutes", type=float, default=2.0, help="of mixed traffic on the engine")
+    reliable.add_argument("--requests", type=int, default=50_000, help="through scheduler and page table")
+    reliable.add_argument("--device", choices=("cpu", "cuda"), default="cpu", help="where the traffic runs")
+    reliable.add_argument("--all", action="store_true", help="the slow tests too")
+    reliable.add_argument("--output", type=Path, metavar="DIR", help="folder of the JSON; default: benchmarks/results")
     _learner_commands(command)
     _teacher_commands(command)
     return parser
@@ -311,6 +319,14 @@ def make_book(options: argparse.Namespace) -> int:
     heading("Book")
     flags = [flag for flag, wanted in (("--pdf", options.pdf), ("--all", options.all)) if wanted]
     return in_environment(prepared, ["-m", "course.book", *flags])
+
+
+def try_reliability(options: argparse.Namespace) -> int:
+    if (code := elsewhere(options)) is not None:
+        return code
+    from benchmarks import reliability
+
+    return reliability.run(options.minutes, options.requests, options.device, options.all, options.output)
 
 
 # ------------------------------------------------------------------------------------------------ for learners

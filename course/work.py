@@ -7,14 +7,16 @@ text, and only then writes, file by file: a file is the old one or the new one a
 from __future__ import annotations
 
 import ast
+import contextlib
 import difflib
+import errno
 import hashlib
 import io
 import json
 import os
 import shutil
 import zipfile
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path, PurePosixPath
@@ -28,6 +30,7 @@ from .grading import merge
 
 WHY = "why.txt"
 LARGEST_FILE = 2_000_000  # bytes, in a zip that somebody brings
+LARGEST_PACKAGE = 20_000_000  # bytes, in all files of one
 NO_REFERENCE = "This copy of the course has no solutions"
 
 
@@ -51,6 +54,25 @@ def write(path: Path, data: str | bytes) -> None:
         unfinished.replace(path)
     finally:
         unfinished.unlink(missing_ok=True)
+
+
+@contextlib.contextmanager
+def in_words() -> Iterator[None]:
+    """Say what could not be written, and what that leaves.
+
+    Raises:
+        CourseError: instead of an OSError.
+    """
+    try:
+        yield
+    except OSError as error:
+        full = error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
+        why = "the disk is full" if full else error.strerror or str(error)
+        where = f" ({error.filename})" if error.filename else ""
+        raise CourseError(
+            f"Not everything could be written: {why}{where}. Every file of yours is whole, as it was or as it was to be, and "
+            "what stood there before is in .course/saved. Mend that and run the same command again."
+        ) from error
 
 
 # ------------------------------------------------------------------------------------------------------ save, restore
@@ -85,15 +107,18 @@ def save(root: Path = ROOT, why: str = "") -> Saved:
     shelf.mkdir(parents=True, exist_ok=True)
     unfinished = shelf / f".unfinished-{os.getpid()}"
     shutil.rmtree(unfinished, ignore_errors=True)
-    for name, content in files.items():
-        write(unfinished / "flexnano" / name, content)
-    write(unfinished / WHY, why)
-    stamp = datetime.now().strftime("%Y-%m-%d_%H-%M-%S")
-    for n in range(1, 1000):
-        folder = shelf / (stamp if n == 1 else f"{stamp}-{n:03d}")
-        if not folder.exists():
-            unfinished.rename(folder)
-            return Saved(folder, why)
+    try:
+        for name, content in files.items():
+            write(unfinished / "flexnano" / name, content)
+        write(unfinished / WHY, why)
+        stamp = datetime.now().strftime("%Y-%m-%d_%H-%M-%S")
+        for n in range(1, 1000):
+            folder = shelf / (stamp if n == 1 else f"{stamp}-{n:03d}")
+            if not folder.exists():
+                unfinished.rename(folder)
+                return Saved(folder, why)
+    finally:
+        shutil.rmtree(unfinished, ignore_errors=True)
     raise CourseError(f"{shelf} can't be written to.")
 
 
@@ -180,7 +205,8 @@ def package_in_zip(path: Path | io.BytesIO) -> dict[str, bytes]:
     with zipfile.ZipFile(path) as archive:
         members = {one.filename.replace("\\", "/"): one for one in archive.infolist() if not one.is_dir()}
         folder = package_folder_among(members)
-        found = {}
+        found: dict[str, bytes] = {}
+        total = 0
         for name, member in members.items():
             inside = PurePosixPath(name)
             if str(inside.parent) == folder and inside.suffix == ".py":
@@ -190,6 +216,9 @@ def package_in_zip(path: Path | io.BytesIO) -> dict[str, bytes]:
                     content = file.read(LARGEST_FILE + 1)
                 if len(content) > LARGEST_FILE:
                     raise zipfile.BadZipFile(f"{inside.name} is too large")
+                total += len(content)
+                if total > LARGEST_PACKAGE:
+                    raise zipfile.BadZipFile(f"its Python files have more than {LARGEST_PACKAGE} bytes")
                 found[inside.name] = content
         return found
 
@@ -571,7 +600,8 @@ def say_catch_up(module: int, root: Path = ROOT, force: bool = False) -> int:
         find(str(module), root)  # says which modules there are
     solution_for(module, root)  # says what is absent before anything is graded
     _forget_unfinished(root)
-    change = catch_up(module, root, force)
+    with in_words():
+        change = catch_up(module, root, force)
     if change.before is not None:
         say(f"Your files are saved in {_short(change.before.folder, root)}")
     for step in change.written:
@@ -606,7 +636,8 @@ def say_catch_up(module: int, root: Path = ROOT, force: bool = False) -> int:
 def say_reset(what: str, root: Path = ROOT) -> int:
     """The command `reset`."""
     _forget_unfinished(root)
-    change = reset(what, root)
+    with in_words():
+        change = reset(what, root)
     if change.before is None:
         say(f"Nothing to do: {listed([step.exercise.number for step in change.steps])} is as it was handed out.")
         return 0
@@ -663,17 +694,21 @@ def _colour_of(line: str) -> str:
 def say_save(root: Path = ROOT, as_zip: str | None = None) -> int:
     """The command `save`."""
     if as_zip is not None:
-        write(Path(as_zip), to_zip(root))
+        with in_words():
+            write(Path(as_zip), to_zip(root))
         say(f"Your files are in {as_zip}. On another machine: python -m course restore {Path(as_zip).name}")
         return 0
-    say(f"Your files are saved in {_short(save(root, 'asked for').folder, root)}")
+    with in_words():
+        here = save(root, "asked for").folder
+    say(f"Your files are saved in {_short(here, root)}")
     return 0
 
 
 def say_restore(root: Path = ROOT, when: str = "") -> int:
     """The command `restore`."""
     _forget_unfinished(root)
-    put_back, changed, before = restore(root, when)
+    with in_words():
+        put_back, changed, before = restore(root, when)
     if not changed:
         say(f"Nothing to do: your files are those of {put_back.when}.")
         return 0
@@ -713,6 +748,8 @@ def _forget_unfinished(root: Path) -> None:
     """Remove what a command that was killed left beside the files."""
     for path in package(root).glob(".*.unfinished"):
         path.unlink(missing_ok=True)
+    for folder in (root / ".course" / "saved").glob(".unfinished-*"):
+        shutil.rmtree(folder, ignore_errors=True)
 
 
 def _short(path: Path, root: Path) -> str:

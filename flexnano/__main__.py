@@ -1,6 +1,6 @@
 # Your copy of solutions/flexnano/__main__.py, made by `python -m course stubs`
 # Given: there is nothing to fill in here.
-# untouched while the rest of this file has the hash c0f6aeaa34f9268a
+# untouched while the rest of this file has the hash 4f770026ce8469a1
 """`python -m flexnano "Why is the sky blue?"`: ask a model from the command line.  A given file, not an exercise.
 
 One prompt streams to the terminal as its tokens come.  Many run as batches with a progress bar on stderr, and their answers
@@ -17,6 +17,7 @@ import dataclasses
 import json
 import math
 import os
+import pickle
 import statistics
 import subprocess
 import sys
@@ -122,6 +123,11 @@ def _parser() -> argparse.ArgumentParser:
     model = parser.add_argument_group("model")
     model.add_argument(
         "--model", metavar="PATH_OR_NAME", help="a folder or a name on the model hub (default: the course's)"
+    )
+    model.add_argument(
+        "--allow-pickle",
+        action="store_true",
+        help="read weights that are no safetensors too; only from people you trust",
     )
     model.add_argument("--dtype", choices=["float32", "bfloat16", "float16"], help="default: the best for the device")
     model.add_argument("--device", metavar="DEVICE", help="cpu, cuda, cuda:1, … (default: cuda if there is one)")
@@ -248,7 +254,7 @@ def open_engine(args: argparse.Namespace) -> Any:
     inference = _from_package("Inference")
     import torch
     from huggingface_hub.utils import logging as hub_logging
-    from transformers import AutoModelForCausalLM, AutoTokenizer
+    from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer
     from transformers.utils import logging
 
     for log in (logging, hub_logging):  # without a network the hub's client would announce each of its five attempts
@@ -257,12 +263,18 @@ def open_engine(args: argparse.Namespace) -> Any:
     device = _device(args.device)
     dtype = getattr(torch, args.dtype) if args.dtype else _best_dtype(device)
     source = _model_source(args.model)
+    # Code that comes with a model is not run, and nobody is asked whether it should be.
+    own: dict[str, Any] = {"trust_remote_code": False}
     try:
-        tokenizer = AutoTokenizer.from_pretrained(source)
+        AutoConfig.from_pretrained(source, **own)  # the first to say that the model brings code
+        tokenizer = AutoTokenizer.from_pretrained(source, **own)
         placed = {} if device.type == "cpu" else {"device_map": {"": device}}
-        model = AutoModelForCausalLM.from_pretrained(source, dtype=dtype, **placed).eval()
-    except (OSError, ValueError, ImportError) as error:
-        raise CommandError(f"cannot load the model {source}: {_first_line(error)}") from error
+        formats = None if args.allow_pickle else True  # None: whatever is there
+        model = AutoModelForCausalLM.from_pretrained(
+            source, dtype=dtype, use_safetensors=formats, **placed, **own
+        ).eval()
+    except (OSError, ValueError, ImportError, pickle.UnpicklingError) as error:
+        raise CommandError(f"cannot load the model {source}: {_why_not(error, args.allow_pickle)}") from error
     except RuntimeError as error:
         raise CommandError(f"cannot load the model {source} onto {device}: {_first_line(error)}") from error
 
@@ -286,6 +298,14 @@ def open_engine(args: argparse.Namespace) -> Any:
         raise CommandError(str(error)) from error
     except torch.OutOfMemoryError as error:
         raise CommandError(f"the cache does not fit on {device}; give fewer --n-pages: {_first_line(error)}") from error
+
+
+def _why_not(error: Exception, allow_pickle: bool) -> str:
+    if "trust_remote_code" in str(error):
+        return "it brings code of its own, which is not run here; only models that transformers knows can be used"
+    if "safetensors" in str(error) and not allow_pickle:
+        return f"{_first_line(error).rstrip('.')}; weights in another format are read only with --allow-pickle"
+    return _first_line(error)
 
 
 def _from_package(name: str) -> Any:

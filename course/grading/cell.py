@@ -20,7 +20,7 @@ from dataclasses import asdict, dataclass, field
 from typing import Any
 
 NEW_USER, NEW_PID, NEW_NET, NEW_MOUNT, NEW_IPC = 0x1000_0000, 0x2000_0000, 0x4000_0000, 0x0002_0000, 0x0800_0000
-MS_RDONLY, MS_NOSUID, MS_NODEV, MS_REC, MS_PRIVATE = 1, 2, 4, 0x4000, 1 << 18
+MS_RDONLY, MS_NOSUID, MS_NODEV, MS_BIND, MS_REC, MS_PRIVATE = 1, 2, 4, 0x1000, 0x4000, 1 << 18
 MOUNT_SETATTR, MOUNT_ATTR_RDONLY, AT_FDCWD, AT_RECURSIVE = 442, 1, -100, 0x8000  # the same number on every architecture
 PR_SET_PDEATHSIG, PR_SET_DUMPABLE, PR_CAPBSET_DROP, PR_SET_NO_NEW_PRIVS = 1, 4, 24, 38
 
@@ -31,7 +31,7 @@ class Limits:
 
     memory: bytes that it may take on top of what Python and torch hold; in one process, and all its processes together.
     processes: how many it may start (threads count too); `file_size`: bytes in one file; `scratch`: bytes in all.
-    walled: whether to use namespaces; see `walls_work`.  `hidden`: folders that look empty to it.
+    walled: whether to use namespaces; see `walls_work`.  `hidden`: folders and files that look empty to it.
     """
 
     memory: int = 2 * 2**30
@@ -80,9 +80,11 @@ def shut_in(scratch: str, scratch_bytes: int, hidden: Sequence[str]) -> int:
         with open(f"/proc/self/{file}", "w") as out:  # noqa: PTH123  nothing but builtins here
             out.write(text)
     _call(libc.mount, b"none", b"/", None, MS_REC | MS_PRIVATE, None)
-    for folder in hidden:
-        if os.path.isdir(folder):  # noqa: PTH112
-            _call(libc.mount, b"none", folder.encode(), b"tmpfs", MS_RDONLY | MS_NOSUID | MS_NODEV, b"size=4k")
+    for path in hidden:
+        if os.path.isdir(path):  # noqa: PTH112
+            _call(libc.mount, b"none", os.fsencode(path), b"tmpfs", MS_RDONLY | MS_NOSUID | MS_NODEV, b"size=4k")
+        elif os.path.isfile(path):  # noqa: PTH113
+            _call(libc.mount, b"/dev/null", os.fsencode(path), None, MS_BIND, None)
     _set_read_only(libc)
     options = f"size={scratch_bytes}".encode()
     _call(libc.mount, b"none", scratch.encode(), b"tmpfs", MS_NOSUID | MS_NODEV, options)
@@ -143,6 +145,7 @@ def limit(limits: dict[str, Any]) -> None:
     lower(resource.RLIMIT_AS, _own_pages() * resource.getpagesize() + limits["memory"])
     lower(resource.RLIMIT_FSIZE, limits["file_size"])
     lower(resource.RLIMIT_CORE, 0)
+    lower(resource.RLIMIT_NOFILE, 1024)
     lower(resource.RLIMIT_NPROC, limits["processes"] + (0 if limits["walled"] else _processes_of_user()))
     with contextlib.suppress(OSError):
         os.nice(5)  # the judge comes first

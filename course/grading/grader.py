@@ -296,13 +296,15 @@ class Grading:
             self._fill(outcome, judge, *failed, results)
         return outcome
 
-    @staticmethod
-    def _needs_a_later_one(exercise: Exercise, answer: Answer) -> bool:
-        """Whether an answer is that an exercise is not written that comes after this one (where there is no reference)."""
-        if not is_raised(answer) or not answer["needs"]:
+    def _needs_a_later_one(self, exercise: Exercise, answer: Answer) -> bool:
+        """Whether an answer is that an exercise is not written that comes after this one (where there is no reference).
+
+        What has a right neighbour is written: who says otherwise says it to get out of a question.
+        """
+        needed = self.by_number.get(answer["needs"]) if is_raised(answer) else None
+        if needed is None or (needed.file, needed.name) in self.solved:
             return False
-        module, index = map(int, answer["needs"].split("."))
-        return (module, index) > (exercise.module, exercise.index)
+        return (needed.module, needed.index) > (exercise.module, exercise.index)
 
     def _ask(self, check: Check, submission: Submission, into: list[Answered]) -> Answered | None:
         """Put all cases of a check; the first wrong answer, or the smallest that a search finds."""

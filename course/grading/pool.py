@@ -5,14 +5,16 @@ from __future__ import annotations
 import contextlib
 import json
 import os
+import re
 import secrets
 import shutil
 import signal
+import socket
 import subprocess
 import sys
 import threading
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from multiprocessing.connection import Client, Connection, Listener
 from pathlib import Path
 from typing import Any
@@ -23,6 +25,7 @@ from .cell import Limits
 from .worker import CAN_FORK
 
 LARGEST_ANSWER = 64 * 2**20
+LARGEST_HELLO = 4096  # a token and a number
 START_SECONDS = 120.0  # importing torch on a busy machine
 
 
@@ -39,8 +42,10 @@ class Ended(Exception):
 class Submission:
     """A process with one package and one module's drive.  Close it when done."""
 
-    def __init__(self, connection: Connection, pid: int, watch: Watch | None = None) -> None:
-        self._connection, self.pid, self._watch = connection, pid, watch
+    def __init__(
+        self, connection: Connection, pid: int, watch: Watch | None = None, scratch: Path | None = None
+    ) -> None:
+        self._connection, self.pid, self._watch, self._scratch = connection, pid, watch, scratch
 
     def ask(self, check: str, case: Any, until: float) -> Any:
         """What the drive's function `check` gives for a case.
@@ -51,33 +56,82 @@ class Submission:
         Raises:
             TookTooLong, Ended.  The process is of no use afterwards.
         """
+        over = threading.Event()
         try:
-            self._connection.send_bytes(json.dumps({"check": check, "case": case}).encode())
-            if not self._connection.poll(max(0.0, until - time.monotonic())):
-                self.close()
-                raise TookTooLong
-            return json.loads(self._connection.recv_bytes(LARGEST_ANSWER))["answer"]
+            with self._patience(until, over):
+                self._connection.send_bytes(json.dumps({"check": check, "case": case}).encode())
+                message = self._connection.recv_bytes(LARGEST_ANSWER)
+            if over.is_set():
+                raise EOFError
+            return _usable(json.loads(message)["answer"])
         except (EOFError, OSError, ValueError, KeyError, TypeError, RecursionError) as error:
             self.close()
+            if over.is_set():
+                raise TookTooLong from error
             ended = Ended(str(error))
             ended.reason = self._watch.reasons.get(self.pid, "") if self._watch else ""
+            if not ended.reason and not isinstance(error, EOFError | ConnectionError):
+                ended.reason = "what it said can't be read"
             raise ended from error
 
-    def close(self) -> None:
-        self._connection.close()
+    @contextlib.contextmanager
+    def _patience(self, until: float, over: threading.Event) -> Iterator[None]:
+        """End the process at `until`, also if it began an answer and never ends it, or does not read the question."""
+
+        def end() -> None:
+            over.set()
+            self._kill()
+            with contextlib.suppress(OSError, ValueError, AttributeError):  # who inherited its end may be alive still
+                handle = self._connection.fileno()
+                family = socket.AF_UNIX if hasattr(socket, "AF_UNIX") else socket.AF_INET
+                with socket.fromfd(handle, family, socket.SOCK_STREAM) as ours:
+                    ours.shutdown(socket.SHUT_RDWR)
+
+        timer = threading.Timer(max(0.0, until - time.monotonic()), end)
+        timer.daemon = True
+        timer.start()
+        try:
+            yield
+        finally:
+            timer.cancel()
+            timer.join()  # it may be at the connection
+
+    def _kill(self) -> None:
         with contextlib.suppress(OSError):
             if CAN_FORK:
                 os.killpg(self.pid, signal.SIGKILL)
             else:
                 os.kill(self.pid, signal.SIGTERM)
+
+    def close(self) -> None:
+        self._connection.close()
+        self._kill()
         if self._watch is not None:
             self._watch.end_strays()
+        if self._scratch is not None:
+            shutil.rmtree(self._scratch, ignore_errors=True)
 
     def __enter__(self) -> Submission:
         return self
 
     def __exit__(self, *_exc: object) -> None:
         self.close()
+
+
+def _usable(answer: Any) -> Any:
+    """An answer; one that says that something was raised must say it as the worker does.
+
+    Raises:
+        ValueError: it does not.  The learner's code shares a process with the worker, and may say anything.
+    """
+    if isinstance(answer, dict) and "raised" in answer:
+        names = answer["raised"]
+        texts = [answer.get(key) for key in ("message", "where", "needs", "traceback")]
+        if not (isinstance(names, list) and names and all(isinstance(one, str) for one in [*names, *texts])):
+            raise ValueError("an exception that can't be read")
+        if "in_course" not in answer or not re.fullmatch(r"(\d{1,3}\.\d{1,3})?", answer["needs"]):
+            raise ValueError("an exception that can't be read")
+    return answer
 
 
 class Watch(threading.Thread):
@@ -134,16 +188,18 @@ class Pool:
 
     Args:
         limits: what a submission may use; None: whatever the machine has, as for one's own code.
+        scratch: with limits, the folder in which each submission gets a folder to write in.  It is not hidden.
     """
 
-    def __init__(self, limits: Limits | None = None) -> None:
+    def __init__(self, limits: Limits | None = None, scratch: Path | None = None) -> None:
         self._listener = Listener(backlog=16)
         self._lock = threading.Lock()
         self._arrived = threading.Condition()
+        self._expected: set[str] = set()  # tokens of jobs that were given out
         self._waiting: dict[str, tuple[Connection, int]] = {}
         self._server: subprocess.Popen[str] | None = None
         self._closed = False
-        self.limits = limits
+        self.limits, self._scratch = limits, scratch
         self._watch = Watch(limits) if limits is not None else None
         if self._watch is not None:
             self._watch.start()
@@ -168,12 +224,16 @@ class Pool:
         try:
             if not connection.poll(START_SECONDS):
                 raise EOFError
-            hello = json.loads(connection.recv_bytes(LARGEST_ANSWER))
+            hello = json.loads(connection.recv_bytes(LARGEST_HELLO))
             token, pid = str(hello["token"]), int(hello["pid"])
         except (OSError, EOFError, ValueError, KeyError, TypeError, RecursionError):
             connection.close()
             return
         with self._arrived:
+            if token not in self._expected:  # nobody's, or somebody's for the second time
+                connection.close()
+                return
+            self._expected.discard(token)
             self._waiting[token] = (connection, pid)
             self._arrived.notify_all()
 
@@ -223,22 +283,28 @@ class Pool:
             Ended: it did not start, several times over.
         """
         job: dict[str, Any] = {"folder": str(folder), "drive": str(drive), "preload": ["torch", *preload]}
+        scratch: Path | None = None
         if self.limits is not None:
-            # Where it may see neither the graders nor write beside them.
-            job |= {"limits": self.limits.as_dict(), "scratch": str(folder.parent / "scratch")}
-            job["drive"] = str(shutil.copy(drive, folder.parent / "drive.py"))
-            (folder.parent / "scratch").mkdir(exist_ok=True)
+            # The worker takes its package there: beside it lie those of other exercises, which hold the reference.
+            scratch = (self._scratch or folder.parent) / secrets.token_hex(8)
+            scratch.mkdir()
+            job |= {"limits": self.limits.as_dict(), "scratch": str(scratch)}
         for _attempt in range(3):
             job["token"] = secrets.token_hex(16)
+            with self._arrived:
+                self._expected.add(job["token"])
             try:
                 with self._lock:
                     server = self._server = self._living_server()
                     self._write(server, job)
                     if not CAN_FORK:
                         self._server = None
-                return Submission(*self._hello(job["token"], server), self._watch)
+                return Submission(*self._hello(job["token"], server), self._watch, scratch)
             except OSError:  # the process that is copied was ended, by somebody's code
-                continue
+                with self._arrived:
+                    self._expected.discard(job["token"])
+        if scratch is not None:
+            shutil.rmtree(scratch, ignore_errors=True)
         raise Ended("no sign of life from the process for the learner's code")
 
     def _living_server(self) -> subprocess.Popen[str]:

@@ -60,11 +60,22 @@ def _address(address: Any) -> Any:
 
 
 def _confine(job: dict[str, Any]) -> int:
-    """Lay the limits of the job on this process.  Returns its id as the judge knows it."""
+    """Lay the limits of the job on this process.  Returns its id as the judge knows it.
+
+    What the job names is taken along into the scratch folder: from where it lies, other packages can be seen.
+    """
     limits, scratch = job["limits"], job["scratch"]
+    package = {path.name: path.read_bytes() for path in Path(job["folder"]).glob("*.py")}
+    drive = Path(job["drive"]).read_bytes()
     pid = os.getpid()
     if limits["walled"]:
         pid = cell.shut_in(scratch, limits["scratch"], limits["hidden"])
+    inside = Path(scratch, "submission", "flexnano")
+    inside.mkdir(parents=True)
+    for name, content in package.items():
+        (inside / name).write_bytes(content)
+    (inside.parent / "drive.py").write_bytes(drive)
+    job["folder"], job["drive"] = str(inside), str(inside.parent / "drive.py")
     cell.limit(limits)
     os.chdir(scratch)
     os.environ.update(TMPDIR=scratch, HOME=scratch)
@@ -109,10 +120,14 @@ def raised(error: BaseException, folder: Path) -> dict[str, Any]:
     """An exception as plain data: classes from its own upwards, message, place in the learner's files, traceback there."""
     frames = [frame for frame in traceback.extract_tb(error.__traceback__) if Path(frame.filename).parent == folder]
     where = f"{Path(frames[-1].filename).name}, in {frames[-1].name}: {frames[-1].line}" if frames else ""
-    missing = re.match(r"Exercise (\d+\.\d+):", str(error)) if isinstance(error, NotImplementedError) else None
+    try:
+        message = str(error)
+    except BaseException as nested:  # its __str__ is the learner's code too
+        message = f"(its message can't be made: {type(nested).__name__})"
+    missing = re.match(r"Exercise (\d+\.\d+):", message) if isinstance(error, NotImplementedError) else None
     return {
         "raised": [cls.__name__ for cls in type(error).__mro__ if cls is not object],
-        "message": str(error)[:2000],
+        "message": message[:2000],
         "where": where,
         "needs": missing[1] if missing else "",
         "in_course": not frames,

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ast
 import difflib
+import re
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 
@@ -66,6 +67,13 @@ def read(text: str, exercise: Exercise, pristine: str) -> Cell:
     Raises:
         NotTaken: it does not parse, does not define the function, or not as the exercise asks for it.
     """
+    try:
+        return _read(text, exercise, pristine)
+    except (RecursionError, MemoryError):
+        raise NotTaken("It is nested too deeply to be read.") from None
+
+
+def _read(text: str, exercise: Exercise, pristine: str) -> Cell:
     wanted = merge.parts(pristine)[exercise.name].node
     expected = signature(wanted)
     code = merge.dedented(text)
@@ -84,7 +92,7 @@ def read(text: str, exercise: Exercise, pristine: str) -> Cell:
         if lines[(error.lineno or 1) - 1].lstrip().startswith(("%", "!")):
             raise no("Only Python can go into the file, no magics.", error.lineno or 0) from None
         raise no(f"It is not Python: {error.msg}.", error.lineno or 0) from None
-    except ValueError as error:  # null bytes
+    except ValueError as error:  # null bytes, half a pair of surrogates
         raise no(f"It is not Python: {error}.") from None
 
     found, others = _split(tree, exercise, no)
@@ -247,6 +255,8 @@ def _check_extras(extras: list[Extra], exercise: Exercise, pristine: str, no: Sa
                 if other is not None:
                     raise no(f"`{name}` is exercise {other.number}: give it a cell of its own.", line)
                 raise no(f"`{name}` is given in {exercise.file}: choose another name.", line)
+            if not extra.method and re.fullmatch(r"__\w+__", name) and name != "__all__":
+                raise no(f"`{name}` means something to Python: choose another name.", line)
             if extra.method or name not in given:
                 continue
             origin = import_origins(extra.node).get(name)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import hashlib
 import json
+import shutil
 import subprocess
 import sys
 import zipfile
@@ -12,7 +13,7 @@ from pathlib import Path
 
 import pytest
 
-from course import environment, model
+from course import counts, environment, model
 from course.console import CourseError
 
 
@@ -136,10 +137,36 @@ def test_too_little_space_is_told_before_the_download(index: Index, monkeypatch:
     assert index.downloads == 0
 
 
-@pytest.mark.parametrize("damage", ["truncated", "missing", "no manifest", "older conversion"])
-def test_a_damaged_or_outdated_model_is_made_anew(index: Index, damage: str) -> None:
+NAMED = {
+    "truncated": "model.safetensors has 4 bytes instead of 700",
+    "one bit": "model.safetensors was changed: its SHA-256 is",
+    "other weights": "model.safetensors was changed: its SHA-256 is",
+    "another config": "config.json was changed: its SHA-256 is",
+    "missing": "config.json is missing",
+    "no manifest": f"{model.MANIFEST}, which lists its files, is missing or damaged",
+    "half a manifest": f"{model.MANIFEST}, which lists its files, is missing or damaged",
+    "a manifest of nothing": f"{model.MANIFEST}, which lists its files, is missing or damaged",
+    "older conversion": "converted by another version",
+}
+
+
+@pytest.mark.parametrize("damage", NAMED)
+def test_a_damaged_or_outdated_model_is_named_and_made_anew(
+    index: Index, damage: str, capsys: pytest.CaptureFixture[str]
+) -> None:
     folder = index.ensure()
-    if damage == "truncated":
+    good = (folder / "model.safetensors").read_bytes()
+    if damage == "one bit":
+        (folder / "model.safetensors").write_bytes(good[:300] + bytes([good[300] ^ 1]) + good[301:])
+    elif damage == "other weights":
+        (folder / "model.safetensors").write_bytes(bytes(len(good)))
+    elif damage == "another config":
+        (folder / "config.json").write_text("[]")
+    elif damage == "half a manifest":
+        (folder / model.MANIFEST).write_bytes((folder / model.MANIFEST).read_bytes()[:80])
+    elif damage == "a manifest of nothing":
+        (folder / model.MANIFEST).write_text("[1]")
+    elif damage == "truncated":
         (folder / "model.safetensors").write_bytes(b"half")
     elif damage == "missing":
         (folder / "config.json").unlink()
@@ -149,8 +176,34 @@ def test_a_damaged_or_outdated_model_is_made_anew(index: Index, damage: str) -> 
         manifest = json.loads((folder / model.MANIFEST).read_text())
         (folder / model.MANIFEST).write_text(json.dumps({**manifest, "conversion": 0}))
     assert not model.is_complete(folder)
+    capsys.readouterr()
     assert model.is_complete(index.ensure())
     assert index.downloads == 2
+    assert NAMED[damage] in capsys.readouterr().out
+    assert (folder / "model.safetensors").read_bytes() == good
+    assert (folder / "config.json").read_text() == "{}"
+    counts.add("faults")
+
+
+def test_a_model_that_was_only_copied_is_still_right(index: Index, tmp_path: Path) -> None:
+    """Its files have other times then, so their hashes are looked at."""
+    shutil.copytree(index.ensure(), tmp_path / "copy", copy_function=shutil.copyfile)
+    assert model.is_complete(tmp_path / "copy")
+
+
+def test_files_that_nobody_touched_are_not_hashed_again(index: Index, monkeypatch: pytest.MonkeyPatch) -> None:
+    folder = index.ensure()
+    monkeypatch.setattr(model, "sha256", lambda path: pytest.fail(f"{path} was hashed"))
+    assert index.ensure() == folder
+
+
+def test_a_model_from_before_hashes_were_kept_is_not_fetched_again(index: Index) -> None:
+    folder = index.ensure()
+    manifest = json.loads((folder / model.MANIFEST).read_text())
+    del manifest["sha256"], manifest["mtime_ns"]
+    (folder / model.MANIFEST).write_text(json.dumps(manifest))
+    index.ensure()
+    assert index.downloads == 1
 
 
 # ----------------------------------------------------------------------------------------------- the real model

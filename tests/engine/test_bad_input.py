@@ -3,13 +3,20 @@
 from __future__ import annotations
 
 import copy
+import dataclasses
+import importlib
+import json
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from pathlib import Path
 from typing import Any
 
 import families
+import hypothesis
 import pytest
 import torch
+from hypothesis import given
+from hypothesis import strategies as st
 from torch import nn
 
 from flexnano import Inference, Result, SamplingParams, TokenEvent, UnsupportedModel, inference, kv_cache
@@ -732,3 +739,189 @@ def test_a_wrong_path_in_the_environment_is_said_to_come_from_there(
     monkeypatch.setenv("FLEXNANO_ATTENTION", "flash")
     with pytest.raises(ValueError, match="'flash' .*FLEXNANO_ATTENTION"):
         make_engine(attention=None)
+
+
+# --------------------------------------------------------------------------------------------------------------- fuzzed
+
+ANY_NUMBER = st.one_of(
+    st.integers(-3, 12),
+    st.floats(0, 1),
+    st.integers(),
+    st.floats(),
+    st.sampled_from([2**31, 2**63, 2**64, -0.0, 1e-320, True, None, "1", b"1", float("nan")]),
+)
+ANY_TEXT = st.text(st.characters(), max_size=40)  # control characters and halves of pairs of surrogates among them
+ANY_STOP = st.one_of(
+    ANY_TEXT, st.integers(), st.lists(st.one_of(ANY_TEXT, st.integers(-2, 90), ANY_NUMBER), max_size=4)
+)
+VALUES = {
+    **dict.fromkeys(["max_new_tokens", "temperature", "top_k", "top_p", "min_p", "seed", "logprobs", "n"], ANY_NUMBER),
+    "stop": ANY_STOP,
+    "ignore_eos": st.one_of(st.booleans(), ANY_NUMBER),
+}
+SOME_VALUES = st.lists(st.sampled_from(sorted(VALUES)), unique=True, max_size=2).flatmap(
+    lambda names: st.fixed_dictionaries({name: VALUES[name] for name in names})
+)
+IDS = st.lists(st.one_of(st.integers(-2, families.VOCAB + 2), st.integers(), ANY_NUMBER), max_size=140)
+MESSAGE = st.dictionaries(
+    st.sampled_from(["role", "content", "name", ""]), st.one_of(ANY_TEXT, st.none(), st.integers())
+)
+ANY_PROMPT = st.one_of(
+    ANY_TEXT,
+    st.lists(st.sampled_from(["w5", "w6", " ", "\0", "é", "\ud800", "\u202e"]), max_size=200).map("".join),
+    IDS,
+    IDS.map(tuple),
+    st.lists(MESSAGE, max_size=3),
+    st.recursive(ANY_NUMBER, lambda inner: st.lists(inner, max_size=3), max_leaves=5),
+    st.sampled_from(["w5 " * 20_000, [5] * 100_000, range(5), {5}, object, torch.tensor([5, 6]), torch.zeros(0)]),
+)
+fuzzed = hypothesis.settings(
+    max_examples=300, deadline=None, derandomize=True, database=None, suppress_health_check=list(hypothesis.HealthCheck)
+)
+
+
+def test_any_sampling_values_are_refused_by_name_or_answered(
+    make_engine: MakeEngine, assert_idle: AssertIdle, counted: Callable[[str, int], None]
+) -> None:
+    engine, tried = make_engine(), {"refused": 0, "answered": 0}
+
+    @given(SOME_VALUES)
+    @fuzzed
+    def one(values: dict[str, Any]) -> None:
+        try:
+            params = SamplingParams(**values)
+        except (ValueError, TypeError) as error:
+            assert any(name in str(error) for name in values), f"{values}: {error}"
+            tried["refused"] += 1
+            return
+        if params.n > 8:
+            return  # any number may be asked for
+        short = dataclasses.replace(params, max_new_tokens=min(params.max_new_tokens, 5))
+        (result,) = engine.generate([PROMPTS[0]], short)
+        assert result.finish_reason in ("length", "stop", "refused"), result
+        assert_idle(engine)
+        tried["answered"] += 1
+
+    one()
+    assert min(tried.values()) > 20, tried
+    assert_answers(engine)
+    counted("sampling parameters", sum(tried.values()))
+
+
+def test_any_prompt_is_refused_in_words_or_answered(
+    make_engine: MakeEngine, assert_idle: AssertIdle, counted: Callable[[str, int], None]
+) -> None:
+    engine, tried = make_engine(), {"refused": 0, "answered": 0}
+    right = right_tokens(PROMPTS[2], 2)
+
+    @given(ANY_PROMPT)
+    @fuzzed
+    def one(prompt: Any) -> None:
+        result, other = engine.generate([prompt, PROMPTS[2]], greedy(2))
+        refused = result.finish_reason == "refused"
+        assert bool(result.error) == refused, result
+        assert other.token_ids == right, f"{prompt!r} changed another's answer"
+        assert_idle(engine)
+        tried["refused" if refused else "answered"] += 1
+
+    one()
+    assert min(tried.values()) > 10, tried
+    assert_answers(engine)
+    counted("prompts", sum(tried.values()))
+
+
+# ------------------------------------------------------------------------------------------------ models of other people
+
+
+@pytest.fixture(scope="module")
+def model_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A model of a few weights, with a tokenizer, as it lies on a disk."""
+    from tokenizers import Tokenizer, models, pre_tokenizers
+    from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
+
+    folder = tmp_path_factory.mktemp("model") / "tiny"
+    sizes = {"vocab_size": 8, "hidden_size": 16, "intermediate_size": 16, "num_hidden_layers": 1}
+    heads = {"num_attention_heads": 1, "num_key_value_heads": 1, "max_position_embeddings": 64}
+    LlamaForCausalLM(LlamaConfig(**sizes, **heads, bos_token_id=1, eos_token_id=2)).save_pretrained(folder)
+    words = Tokenizer(models.WordLevel({f"w{i}": i for i in range(8)}, unk_token="w0"))
+    words.pre_tokenizer = pre_tokenizers.Whitespace()
+    PreTrainedTokenizerFast(tokenizer_object=words, unk_token="w0").save_pretrained(folder)
+    return folder
+
+
+def copy_of(folder: Path, to: Path, **config: Any) -> Path:
+    to.mkdir()
+    for path in folder.iterdir():
+        (to / path.name).write_bytes(path.read_bytes())
+    read = json.loads((to / "config.json").read_text(encoding="utf-8"))
+    (to / "config.json").write_text(json.dumps({**read, **config}), encoding="utf-8")
+    return to
+
+
+def ask(folder: Path, *options: str) -> int:
+    """Ask the model in a folder on the command line.  Returns the exit code."""
+    sizes = [
+        "--device",
+        "cpu",
+        "--max-new-tokens",
+        "2",
+        "--max-seq-length",
+        "32",
+        "--n-pages",
+        "4",
+        "--page-size",
+        "16",
+    ]
+    command = importlib.import_module("flexnano.__main__")
+    return int(command.main(["--model", str(folder), "--attention", "eager", *sizes, *options, "w3 w4"]))
+
+
+def test_a_model_that_brings_code_is_refused_and_its_code_never_runs(
+    model_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr("builtins.input", lambda *_: pytest.fail("it asked whether to run the code"))
+    own = {"AutoConfig": "theirs.Config", "AutoModelForCausalLM": "theirs.Model", "AutoTokenizer": ["theirs.T", None]}
+    folder = copy_of(model_folder, tmp_path / "theirs", model_type="theirs", auto_map=own)
+    ran = tmp_path / "ran"
+    (folder / "theirs.py").write_text(f"open({str(ran)!r}, 'w').close()\n", encoding="utf-8")
+    assert ask(folder) == 2
+    said = capsys.readouterr().err
+    assert "brings code of its own, which is not run" in said and len(said.splitlines()) == 1
+    assert not ran.exists()
+
+
+def test_only_safetensors_are_read_unless_asked_for(
+    model_folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    from safetensors.torch import load_file
+
+    assert ask(model_folder) == 0
+    folder = copy_of(model_folder, tmp_path / "pickled")
+    torch.save(load_file(folder / "model.safetensors"), folder / "pytorch_model.bin")
+    (folder / "model.safetensors").unlink()
+    capsys.readouterr()
+    assert ask(folder) == 2
+    said = capsys.readouterr().err
+    assert "--allow-pickle" in said and len(said.splitlines()) == 1
+    assert ask(folder, "--allow-pickle") == 0
+
+
+def test_a_pickle_that_would_run_code_does_not_run_it_even_then(model_folder: Path, tmp_path: Path) -> None:
+    """transformers reads pickles with the reader of torch that makes tensors and nothing else."""
+    ran = tmp_path / "ran"
+    folder = copy_of(model_folder, tmp_path / "evil")
+    (folder / "model.safetensors").unlink()
+    torch.save({"model.norm.weight": Touches(ran)}, folder / "pytorch_model.bin")
+    assert ask(folder) == 2
+    assert ask(folder, "--allow-pickle") == 2
+    assert not ran.exists()
+
+
+class Touches:
+    """Makes a file when it is unpickled."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return Path.touch, (self.path,)

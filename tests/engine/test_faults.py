@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import subprocess
 import sys
 import threading
 from collections.abc import Callable, Iterator
@@ -23,6 +24,7 @@ from ledger import Ledger, alone
 from torch import nn
 
 import flexnano
+from course import counts
 from flexnano import Inference, Result, SamplingParams, UnsupportedModel, cuda_graphs, fast_path
 
 MakeEngine = Callable[..., Inference]
@@ -32,6 +34,19 @@ both_paths = pytest.mark.parametrize("fast", [False, True], ids=["plain", "fast"
 PROMPTS = [families.random_prompt(n, seed=n) for n in (5, 21, 3, 16)]
 N_TOKENS = [9, 4, 12, 1]
 SMALL = dict(page_size=4, n_pages=11, max_batch_size=3)  # sequences give way to each other, and one has to wait
+
+
+@pytest.fixture(autouse=True)
+def count_what_was_survived(request: pytest.FixtureRequest) -> Iterator[None]:
+    """Each fault that was really there is noted where it is made, and counts if the test passes."""
+    counts.settle(passed=False)
+    failed = request.session.testsfailed
+    yield
+    counts.settle(passed=request.session.testsfailed == failed)
+
+
+def survived(n: int = 1) -> None:
+    counts.note("faults", n)
 
 
 class Trouble(Exception):
@@ -64,6 +79,7 @@ def failing_at(module: nn.Module, call: int, error: BaseException) -> Iterator[l
     def hook(*_: Any) -> None:
         calls[0] += 1
         if calls[0] == call + 1:
+            survived()
             raise error
 
     handle = module.register_forward_pre_hook(hook)
@@ -80,6 +96,7 @@ def failing_once(function: Callable[..., Any], error: BaseException, call: int =
     def failing(*args: Any, **more: Any) -> Any:
         calls[0] += 1
         fails = calls[0] == call + 1
+        survived(fails)
         if fails and before:
             raise error
         result = function(*args, **more)
@@ -187,6 +204,7 @@ class Troubled:
     def decode(self, ids: Any, **how: Any) -> str:
         self.calls += 1
         if self.calls > self.call and (self.for_good or self.calls == self.call + 1):
+            survived()
             raise Trouble("no such piece")
         return self._tokenizer.decode(ids, **how)
 
@@ -242,6 +260,7 @@ def test_out_of_memory_while_a_graph_is_recorded_ends_that_step_and_the_graph_is
     class OutOfMemory(cuda_graphs.Graph):
         def __init__(self, function: Callable[[], None], device: torch.device, pool: object = None) -> None:
             function()  # memory lasted for running it, but not for recording
+            survived()
             raise out_of_memory()
 
     for n_requests in (1, 3):
@@ -277,6 +296,7 @@ def test_out_of_memory_in_a_step_ends_its_rows_by_name_and_the_rest_is_answered(
     def scarce(hidden: torch.Tensor) -> torch.Tensor:
         if (hidden.shape[1] > 1) == (step == "prefill") and not ran_out:
             ran_out.append(hidden.shape)
+            survived()
             raise out_of_memory()
         return forward(hidden)
 
@@ -337,6 +357,7 @@ def test_a_stream_closed_at_any_event_gives_everything_back_also_what_is_in_flig
     for _ in range(n_events):
         next(stream)
     stream.close()  # type: ignore[attr-defined]
+    survived()
     assert_idle(engine)
     assert not engine.has_work, "the one who asked is gone, and still there is work"
     assert_answers(engine)
@@ -353,6 +374,7 @@ def test_who_leaves_a_stream_takes_nobody_along(make_engine: MakeEngine, assert_
             next(stream)
         ledger.add(PROMPTS[3], 5)
         stream.close()  # type: ignore[attr-defined]
+        survived()
         ledger.drain()
         ledger.check()
         assert_idle(engine)
@@ -371,6 +393,7 @@ def test_aborting_at_any_step_ends_that_request_alone(
             ledger.step()
         was_there = first + aborted in ledger.unfinished
         assert engine.abort(first + aborted) == was_there
+        survived(was_there)
         ledger.drain()
         ledger.check(may_fail=[first + aborted])
         assert ledger.results[first + aborted].finish_reason == ("aborted" if was_there else "length")
@@ -403,6 +426,7 @@ def interrupted_at(line: int) -> Iterator[list[str]]:
             n_lines += 1
             if n_lines > line:
                 where.append(f"{path.name}:{frame.f_lineno} in {frame.f_code.co_name}")
+                survived()
                 raise KeyboardInterrupt
         return trace
 
@@ -444,6 +468,7 @@ def interrupted_while_waiting(send: Callable[..., Any], call: int) -> Callable[.
 
     class Interrupted:
         def synchronize(self) -> None:
+            survived()
             raise KeyboardInterrupt
 
     def sending(token_B: torch.Tensor) -> Any:
@@ -490,6 +515,7 @@ def poisoned(engine: Inference, token: int = POISON) -> Iterator[None]:
     with torch.no_grad():
         before = weight[token].clone()
         weight[token] = float("nan")
+        survived()
         try:
             yield
         finally:
@@ -533,6 +559,7 @@ def test_out_of_pages_hands_over_every_token_that_was_made(make_engine: MakeEngi
     """The last token needs no place in the pool, and may be on its way when the pool is too small for the next."""
     engine = make_engine(page_size=4, n_pages=6, fast=fast)
     (result,) = engine.generate([PROMPTS[0]], greedy(40))
+    survived()
     assert (result.finish_reason, result.token_ids) == ("out_of_pages", alone(PROMPTS[0], 20)), result.error
 
 
@@ -583,6 +610,7 @@ def test_a_second_engine_that_is_refused_does_not_disturb_the_first_at_work(
         for second in (False, True):
             with pytest.raises(UnsupportedModel, match=r"in use.*close\(\)"):
                 make_engine(engine.model, fast=second)
+            survived()
         ledger.step()
     ledger.check()
     assert_idle(engine)
@@ -642,6 +670,7 @@ def test_threads_may_add_requests_at_once_while_another_runs_the_steps(
         sys.setswitchinterval(switch)
         for thread in threads:
             thread.join()
+    survived(n_threads)
     assert not troubles, troubles
     assert sorted(results) == sorted(added) and len(added) == n_threads * n_each, "a request was lost"
     for request, which in added.items():
@@ -672,6 +701,7 @@ def test_another_thread_may_add_a_request_just_while_the_scheduler_reads_the_que
     ledger.drain()
     ledger.check()
     assert len(ledger.results) == 5
+    survived(len(threads))
 
 
 @both_paths
@@ -700,3 +730,207 @@ def test_a_forked_process_goes_on_with_a_copy_and_the_first_with_its_own(
     assert_idle(engine)
     _, status = os.waitpid(child, 0)
     assert os.waitstatus_to_exitcode(status) == 0, "the child did not get the same tokens"
+    survived()
+
+
+# ---------------------------------------------------------------------- with the options of the homeworks
+
+ALL = dict(prefix_sharing=True, sliding_window=20, attention_sinks=2, fuse_prefill=True, prefill_chunk=12)
+SHARED = dict(prefix_sharing=True, fuse_prefill=True, prefill_chunk=12)
+SAME = families.random_prompt(14, seed=77)
+ALIKE = [SAME, [*SAME, 9, 8], SAME[:10], [*SAME[:9], 5, 6]]
+"""Prompts that begin alike: sequences with the same pages, and copies of the page in which they part."""
+
+options = pytest.mark.parametrize("more", [SHARED, ALL], ids=["shared", "all"])
+
+
+def asked_alike(engine: Inference) -> list[int]:
+    """A first request, whose pages the others find."""
+    engine.generate([SAME], greedy(1))
+    return [engine.add_request(prompt, greedy(n)) for prompt, n in zip(ALIKE, N_TOKENS, strict=True)]
+
+
+def assert_answers_alike(engine: Inference, right: list[list[int]]) -> None:
+    for _ in range(2):  # the second time all is found in shared pages
+        results = engine.generate(ALIKE, [greedy(n) for n in N_TOKENS])
+        assert [result.token_ids for result in results] == right, [result.error for result in results]
+
+
+def answers_of_a_new_engine(make_engine: MakeEngine, more: dict[str, Any]) -> list[list[int]]:
+    """One prompt after the other, each on an engine of its own without sharing: nothing can have been mixed up."""
+    found = []
+    for prompt, n in zip(ALIKE, N_TOKENS, strict=True):
+        engine = make_engine(**SMALL, **{**more, "prefix_sharing": False})
+        found += engine.generate([prompt], greedy(n))
+        engine.close()
+    return [result.token_ids for result in found]
+
+
+@both_paths
+@options
+@pytest.mark.parametrize("what", ["reserve", "share", "make_writable", "remember"])
+def test_out_of_memory_while_pages_are_shared_ends_requests_by_name_and_no_page_is_lost(
+    make_engine: MakeEngine,
+    assert_idle: AssertIdle,
+    monkeypatch: pytest.MonkeyPatch,
+    fast: bool,
+    more: dict[str, Any],
+    what: str,
+) -> None:
+    right = answers_of_a_new_engine(make_engine, more)
+    engine = make_engine(**SMALL, fast=fast, **more)
+    planner = engine.planner
+    assert planner is not None and planner.groups[0].sharing is not None
+    sharing, fired = planner.groups[0].sharing, 0
+    at = planner.groups[0].table if what == "reserve" else sharing
+    for call, before in [(0, True), (0, False), (1, True), (2, False)]:
+        asked = asked_alike(engine)
+        ended: dict[int, Result] = {}
+        with monkeypatch.context() as patch:
+            patch.setattr(at, what, failing_once(getattr(at, what), out_of_memory(), call, before))
+            for _ in range(200):
+                if not engine.has_work:
+                    break
+                try:
+                    events = engine.run_one_step()
+                except torch.OutOfMemoryError:
+                    fired += 1
+                    events = engine._take_events(lambda _event: True)
+                for event in events:
+                    if event.result is not None:
+                        assert event.request_id not in ended
+                        ended[event.request_id] = event.result
+        assert sorted(ended) == sorted(asked), "a request was lost"
+        for request, tokens in zip(asked, right, strict=True):
+            result = ended[request]
+            assert result.token_ids == tokens[: len(result.token_ids)]
+            assert result.finish_reason == "length" or "OutOfMemoryError" in (result.error or ""), result.error
+        assert_idle(engine)
+    assert fired >= 2, f"{what} was called too seldom to prove anything"
+    assert_answers_alike(engine, right)
+
+
+@options
+@pytest.mark.parametrize("fast", [False, True], ids=["plain", "fast"])
+def test_a_stream_closed_at_any_event_gives_back_shared_pages_too(
+    make_engine: MakeEngine, assert_idle: AssertIdle, fast: bool, more: dict[str, Any]
+) -> None:
+    right = answers_of_a_new_engine(make_engine, more)
+    engine = make_engine(**SMALL, fast=fast, **more)
+    for n_events in range(0, 26, 3):
+        stream = engine.stream(ALIKE, [greedy(n) for n in N_TOKENS])
+        for _ in range(n_events):
+            next(stream)
+        stream.close()  # type: ignore[attr-defined]
+        survived()
+        assert_idle(engine)
+        assert not engine.has_work
+    assert_answers_alike(engine, right)
+
+
+@both_paths
+def test_threads_may_add_requests_whose_pages_are_shared_while_another_runs_the_steps(
+    make_engine: MakeEngine, assert_idle: AssertIdle, fast: bool
+) -> None:
+    right = answers_of_a_new_engine(make_engine, SHARED)
+    engine = make_engine(**SMALL, fast=fast, **SHARED)
+    added: dict[int, int] = {}
+    troubles: list[BaseException] = []
+
+    def add(which: int) -> None:
+        try:
+            for _ in range(6):
+                added[engine.add_request(ALIKE[which], greedy(N_TOKENS[which]))] = which
+        except BaseException as trouble:
+            troubles.append(trouble)
+
+    threads = [threading.Thread(target=add, args=(which,)) for which in range(4)]
+    results: dict[int, Result] = {}
+    switch = sys.getswitchinterval()
+    sys.setswitchinterval(1e-6)
+    try:
+        for thread in threads:
+            thread.start()
+        while any(thread.is_alive() for thread in threads) or engine.has_work:
+            for event in engine.run_one_step() if engine.has_work else []:
+                if event.result is not None:
+                    results[event.request_id] = event.result
+    finally:
+        sys.setswitchinterval(switch)
+        for thread in threads:
+            thread.join()
+    survived(len(threads))
+    assert not troubles, troubles
+    assert sorted(results) == sorted(added) and len(added) == 24, "a request was lost"
+    for request, which in added.items():
+        assert results[request].token_ids == right[which], f"request {request}: {results[request].error}"
+    assert_idle(engine)
+
+
+# ---------------------------------------------------------------------- a machine that cannot compile
+
+ANSWER = """
+import sys, torch
+sys.path.insert(0, sys.argv[1])
+torch.set_num_threads(1)
+import families
+from flexnano import Inference, SamplingParams
+try:
+    engine = Inference(
+        families.FAMILIES["llama"](), families.TinyTokenizer(), 4, 128, 32, 16, attention=sys.argv[2] or None
+    )
+except RuntimeError as error:
+    print("REFUSED", error)
+    sys.exit()
+(result,) = engine.generate([families.random_prompt(21, seed=21)], SamplingParams(max_new_tokens=4))
+print("PATH", engine.path)
+print("REASON", engine.path_reason)
+print("TOKENS", result.token_ids)
+"""
+
+
+def answer_in_a_process(variables: dict[str, str], attention: str = "") -> dict[str, str]:
+    """What an engine in a new process says of itself and gives for `PROMPTS[1]`."""
+    done = subprocess.run(
+        [sys.executable, "-c", ANSWER, str(Path(__file__).parent), attention],
+        env={**os.environ, **variables},
+        cwd=Path(__file__).parents[2],
+        capture_output=True,
+        text=True,
+        timeout=300,
+    )
+    assert done.returncode == 0, done.stderr[-3000:]
+    return dict(line.split(" ", 1) for line in done.stdout.splitlines() if " " in line)
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="where the compiler and its cache are looked for differs")
+@pytest.mark.parametrize(
+    "trouble",
+    ["no compiler", "a cache that cannot be written", pytest.param("a broken compiler", marks=pytest.mark.slow)],
+)
+def test_where_nothing_can_be_compiled_the_engine_says_why_and_answers_all_the_same(
+    tmp_path: Path, trouble: str
+) -> None:
+    variables = {"TORCHINDUCTOR_CACHE_DIR": str(tmp_path / "cache")}
+    if trouble == "a cache that cannot be written":
+        variables["TORCHINDUCTOR_CACHE_DIR"] = "/proc"  # root may write into any other folder
+    elif trouble == "no compiler":
+        variables["CXX"] = str(tmp_path / "none")
+    else:
+        (tmp_path / "broken").write_text("#!/bin/sh\necho internal compiler error >&2; exit 1\n")
+        (tmp_path / "broken").chmod(0o755)
+        variables["CXX"] = str(tmp_path / "broken")
+    said = answer_in_a_process(variables)
+    assert said["PATH"] == "gather", said
+    assert said["REASON"].startswith("compiling FlexAttention failed ("), said
+    assert said["TOKENS"] == str(alone(PROMPTS[1], 4))
+    survived()
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(sys.platform != "linux", reason="where the compiler is looked for differs")
+def test_compiled_attention_that_was_asked_for_by_name_is_refused_with_the_reason(tmp_path: Path) -> None:
+    variables = {"TORCHINDUCTOR_CACHE_DIR": str(tmp_path / "cache"), "CXX": str(tmp_path / "none")}
+    said = answer_in_a_process(variables, "compiled")
+    assert "attention='compiled' does not work on this machine: compiling FlexAttention failed" in said["REFUSED"]
+    survived()

@@ -19,6 +19,7 @@ from hypothesis import strategies as st
 from hypothesis.stateful import Bundle, RuleBasedStateMachine, initialize, invariant, precondition, rule
 from test_stateful import drive
 
+from course import counts
 from flexnano import Inference, Result, SamplingParams, TokenEvent
 
 LONGEST = 64
@@ -196,6 +197,7 @@ class Machine(RuleBasedStateMachine):
             for _ in range(call + 1):
                 self.step()
         except type(error):
+            counts.note("faults")
             self.note(self.engine._take_events(lambda _event: True))
             self.may_fail |= {r for r in set(self.results) - before if self.results[r].finish_reason == "error"}
         finally:

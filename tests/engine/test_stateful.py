@@ -26,6 +26,7 @@ from hypothesis.stateful import (
 )
 from ledger import MOST, UNHARMED, Ledger, alone
 
+from course import counts
 from flexnano import Inference, PageTable, Row, SamplingParams, Scheduler, Sequence, Status, TokenEvent
 
 many = pytest.mark.parametrize("factor", [1, pytest.param(20, marks=pytest.mark.slow)], ids=["", "many"])
@@ -40,7 +41,19 @@ def drive(machine: type[RuleBasedStateMachine], examples: int, steps: int, shrin
         deadline=None,
         suppress_health_check=list(hypothesis.HealthCheck),
     )
-    run_state_machine_as_test(machine, settings=settings)
+    counts.settle(passed=False)  # what a failed test before this one has noted
+    run_state_machine_as_test(counted(machine), settings=settings)
+    counts.settle(passed=True)
+
+
+def counted(machine: type[RuleBasedStateMachine]) -> type[RuleBasedStateMachine]:
+    """The same machine; each example that it runs is counted."""
+
+    def __init__(self: Any) -> None:  # noqa: N807  of the class below
+        machine.__init__(self)
+        counts.note("examples")
+
+    return type(machine.__name__, (machine,), {"__init__": __init__})
 
 
 def pages_for(tokens: int, page_size: int) -> int:
@@ -493,6 +506,7 @@ class EngineMachine(RuleBasedStateMachine):
             for _ in range(call + 1):
                 self.step()
         except type(error):
+            counts.note("faults")
             ended = self.engine._take_events(lambda event: event.request_id in self.ledger.asked)
             self.ledger.note(ended)
             hit = {

@@ -1,0 +1,449 @@
+"""Mixed traffic on the engine itself, option by option, on one model that stays."""
+
+from __future__ import annotations
+
+import gc
+import itertools
+import json
+import random
+import statistics
+import time
+from collections import Counter
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import psutil
+import torch
+
+from benchmarks.soak.books import Books, leaked, poisson
+from benchmarks.soak.trend import Growth, growth
+from benchmarks.workload import read_prompts
+from flexnano import Inference, Result, SamplingParams
+
+Report = dict[str, Any]
+
+WHAT = "mixed traffic on the engine, option by option on one model: memory, time of a step, and every request accounted for"
+
+WINDOW: dict[str, Any] = dict(sliding_window=64, attention_sinks=4)
+FUSED: dict[str, Any] = dict(fuse_prefill=True, prefill_chunk=96)
+SETTINGS: dict[str, dict[str, Any]] = {
+    "plain": {"fast": False},
+    "fast": {"fast": True},
+    "sharing": {"fast": False, "prefix_sharing": True},
+    "fusion": {"fast": False, **FUSED},
+    "window": {"fast": False, **WINDOW},
+    "all": {"fast": False, "prefix_sharing": True, **WINDOW, **FUSED},
+    "all, fast": {"fast": True, "prefix_sharing": True, **WINDOW, **FUSED},
+}
+"""The engine is closed and made anew with the next of these, on the same model, again and again."""
+
+SIZES: dict[str, Any] = dict(max_batch_size=8, max_seq_length=384, n_pages=44, page_size=8, max_prefill_tokens=256)
+"""A pool so small that sequences give way to each other all the time, and some outgrow it."""
+
+ON_A_GPU: dict[str, Any] = {**SIZES, "max_seq_length": 832, "n_pages": 12, "page_size": 64}
+MEMORY_LIMIT_MIB = 8.0
+"""Growth over the second half that is taken for flat: the keys and values of some 180 tokens of the embedded model in
+float32, the logits of 40 requests."""
+STEP_LIMIT_PERCENT = 10.0
+DRAIN = 0.9
+"""Share of an engine's time after which nobody comes any more."""
+FEWEST = 4
+"""Requests that an engine gets, however little time it has."""
+
+
+def soak_embedded(
+    minutes: float, device: str, dtype: str | None, threads: int, seed: int, say: Callable[[str], None]
+) -> Report:
+    """`soak` on the embedded model."""
+    import transformers
+
+    from course.model import ensure_model
+
+    torch.set_num_threads(threads)
+    kind = getattr(torch, dtype or ("float32" if device == "cpu" else "bfloat16"))
+    folder = ensure_model()
+    transformers.utils.logging.disable_progress_bar()
+    model = transformers.AutoModelForCausalLM.from_pretrained(folder, dtype=kind).to(device)
+    tokenizer = transformers.AutoTokenizer.from_pretrained(folder)
+    # On a CPU the fastest path compiles for minutes, and each engine would be compared with another state of the compiler.
+    if device == "cpu":
+        return soak(model.eval(), tokenizer, minutes, seed, say, {**SIZES, "attention": "gather"})
+    # There each engine records its graphs first, so fewer of them live longer.
+    settings = {name: SETTINGS[name] for name in ("plain", "fast", "all, fast")}
+    return soak(model.eval(), tokenizer, minutes, seed, say, ON_A_GPU, settings)
+
+
+def soak(
+    model: Any,
+    tokenizer: Any,
+    minutes: float,
+    seed: int = 0,
+    say: Callable[[str], None] = print,
+    always: dict[str, Any] | None = None,
+    settings: dict[str, dict[str, Any]] = SETTINGS,
+    seconds_an_engine: float | None = None,
+    rounds: int = 1,
+) -> Report:
+    """Traffic for so many minutes.
+
+    Args:
+        always: options of all engines.
+        seconds_an_engine: how long one lives; None: so that each setting has four turns, and at most 30 s.
+        rounds: turns that each setting has at least, however long that takes.
+    """
+    each = seconds_an_engine or min(30.0, 60 * minutes / len(settings) / 4)
+    run = Run(model, tokenizer, {**(SIZES if always is None else always)}, random.Random(seed), each)
+    run.turn("plain", settings["plain"], rehearsal=True)  # what is set up on first use is not part of the measurement
+    began = run.began = time.perf_counter()
+    for name in itertools.cycle(settings):
+        if time.perf_counter() - began > 60 * minutes and len(run.log) >= rounds * len(settings):
+            break
+        run.turn(name, settings[name])
+        if len(run.log) % len(settings) == 0:
+            one = run.turns[-1]
+            say(
+                f"{one['minute']:6.2f} min: {run.counts['requests']:,} requests, {run.counts['steps']:,} steps, "
+                f"{one['rss_mib']:.0f} MiB, {one['objects']:,} objects"
+            )
+    turns = run.turns
+    found = fits(turns, model.device.type)
+    for fit in found.values():
+        say(fit.line())
+    leaks = run.counts["pages leaked"] + run.counts["slots leaked"]
+    grows = [name for name, fit in found.items() if fit.verdict == "grows"]
+    return {
+        "seed": seed,
+        "device": model.device.type,
+        "dtype": str(model.dtype).removeprefix("torch."),
+        "threads": torch.get_num_threads(),
+        "options": run.always,
+        "settings": settings,
+        "seconds_an_engine": each,
+        "minutes": round((time.perf_counter() - began) / 60, 2),
+        "engines": len(turns),
+        **{key.replace(" ", "_"): run.counts[key] for key in COUNTED},
+        "probes_with_other_tokens": run.counts["probes with other tokens"],
+        "growth": {name: fit.as_dict() for name, fit in found.items()},
+        "grows": grows,
+        "passed": not leaks and not grows and not (run.exact and run.counts["probes with other tokens"]),
+        "turns": turns,
+    }
+
+
+COUNTED = (
+    *("requests", "steps", "tokens", "stop", "length", "out_of_pages", "aborted", "closed", "refused", "streams"),
+    *("streams closed", "preemptions", "cached tokens", "pages leaked", "slots leaked"),
+)
+
+
+@dataclass
+class Run:
+    """One soak.
+
+    Fields:
+        exact: whether the same requests must give the same tokens each time: in float32 they do.
+    """
+
+    model: Any
+    tokenizer: Any
+    always: dict[str, Any]
+    rng: random.Random
+    seconds: float
+    began: float = 0.0
+
+    def __post_init__(self) -> None:
+        self.log: list[str] = []  # as text, so that it is no object more for each turn
+        self.counts: Counter[str] = Counter()
+        self.probed: dict[str, list[list[int]]] = {}
+        self.people = People(self.rng, self.model, self.tokenizer, self.always["max_seq_length"])
+        self.exact = self.model.dtype == torch.float32
+        self.process = psutil.Process()
+
+    def turn(self, name: str, options: dict[str, Any], rehearsal: bool = False) -> None:
+        """Make an engine, let people use it, see that nothing is left, measure, and close it."""
+        implementation = self.model.config._attn_implementation
+        engine = Inference(self.model, self.tokenizer, **{**self.always, **options})
+        books = Books(engine, self.people.judge(engine))
+        watch = Watch(self)
+        end = time.perf_counter() + self.seconds
+        while (now := time.perf_counter()) < end or books.counts["requests"] < FEWEST:
+            if now < end - (1 - DRAIN) * self.seconds or books.counts["requests"] < FEWEST:
+                self.people.come(engine, books)
+            before, steps = time.perf_counter(), engine.stats.decode_steps
+            books.step()
+            watch.step(time.perf_counter() - before, engine.stats.decode_steps > steps)
+        watch.sample()
+        books.settle()
+        pages, slots = leaked(engine)
+        counts, in_traffic = Counter(books.counts), engine.stats.steps
+        probe = self.probe(name, engine)
+        again = leaked(engine)
+        stats = engine.stats
+        cached = 0 if engine.planner is None else engine.planner.cached_tokens
+        engine.close()
+        assert self.model.config._attn_implementation == implementation
+        assert not any(hasattr(module, "kv_cache") for module in self.model.modules()), "a cache stays in the model"
+        del engine, books
+        memory = self.memory()
+        if rehearsal:
+            gc.collect()
+            gc.freeze()
+            return
+        self.counts.update(counts)
+        self.counts["steps"] += in_traffic
+        self.counts["preemptions"] += stats.preemptions
+        self.counts["cached tokens"] += cached
+        self.counts["pages leaked"] += pages + again[0]
+        self.counts["slots leaked"] += slots + again[1]
+        self.log.append(
+            json.dumps(
+                {
+                    "minute": round((time.perf_counter() - self.began) / 60, 3),
+                    "setting": name,
+                    "requests": counts["requests"],
+                    "steps": in_traffic,
+                    "samples": watch.samples,
+                    **probe,
+                    **memory,
+                    "pages_leaked": pages + again[0],
+                    "slots_leaked": slots + again[1],
+                }
+            )
+        )
+
+    @property
+    def turns(self) -> list[Report]:
+        return [json.loads(line) for line in self.log]
+
+    def probe(self, name: str, engine: Inference) -> Report:
+        """The same requests each time: what a decode step of eight takes, and whether the tokens are still the same."""
+        requests = {
+            engine.add_request(prompt, params): number for number, (prompt, params) in enumerate(self.people.probes)
+        }
+        found: list[list[int]] = [[] for _ in requests]
+        walls, worked = [], []
+        while engine.has_work:
+            steps, wall, processor = engine.stats.decode_steps, time.perf_counter(), time.process_time()
+            events = engine.run_one_step()
+            if engine.device.type == "cuda":
+                torch.cuda.synchronize()
+            if engine.stats.decode_steps > steps and len(engine.scheduler.running) == len(requests):
+                walls.append(time.perf_counter() - wall)
+                worked.append(time.process_time() - processor)
+            for event in events:
+                if event.token_id is not None:
+                    found[requests[event.request_id]].append(event.token_id)
+        same = self.probed.setdefault(name, found) == found
+        self.counts["probes with other tokens"] += not same
+        return {
+            "probe_ms": round(1000 * statistics.median(walls), 3),
+            "probe_processor_ms": round(1000 * statistics.median(worked), 3),
+            "probe_same_tokens": same,
+            "yardstick_ms": round(1000 * self.yardstick(), 3),
+        }
+
+    def yardstick(self) -> float:
+        """Seconds of the processor for the products of the model alone, which no engine can slow down."""
+        layer = self.model.get_output_embeddings()
+        row = torch.zeros(8, layer.in_features, device=self.model.device, dtype=self.model.dtype)
+        taken = []
+        with torch.inference_mode():
+            for _ in range(7):
+                before = time.process_time()
+                layer(row)
+                taken.append(time.process_time() - before)
+        return statistics.median(taken)
+
+    def memory(self) -> Report:
+        gc.collect()
+        report: Report = {
+            "rss_mib": round(self.process.memory_info().rss / 2**20, 2),
+            "objects": len(gc.get_objects()),
+            "tensors": sum(issubclass(type(one), torch.Tensor) for one in gc.get_objects()),
+        }
+        if self.model.device.type == "cuda":
+            torch.cuda.synchronize()
+            report["device_allocated_mib"] = round(torch.cuda.memory_allocated() / 2**20, 3)
+            report["device_reserved_mib"] = round(torch.cuda.memory_reserved() / 2**20, 3)
+        return report
+
+
+class Watch:
+    """Looks every few seconds at memory, and at what a decode step of the traffic took meanwhile."""
+
+    def __init__(self, run: Run, every: float = 5.0) -> None:
+        self.run, self.every, self.samples = run, every, list[Report]()
+        self.walls: list[float] = []
+        self.due = time.perf_counter() + every
+
+    def step(self, seconds: float, decode: bool) -> None:
+        if decode:
+            self.walls.append(seconds)
+        if time.perf_counter() > self.due:
+            self.sample()
+
+    def sample(self) -> None:
+        self.due = time.perf_counter() + self.every
+        if not self.walls:
+            return
+        one: Report = {
+            "minute": round((time.perf_counter() - self.run.began) / 60, 3),
+            "decode_ms": round(1000 * statistics.median(self.walls), 3),
+            "rss_mib": round(self.run.process.memory_info().rss / 2**20, 2),
+        }
+        if self.run.model.device.type == "cuda":
+            one["device_allocated_mib"] = round(torch.cuda.memory_allocated() / 2**20, 3)
+            one["device_reserved_mib"] = round(torch.cuda.memory_reserved() / 2**20, 3)
+        self.samples.append(one)
+        self.walls.clear()
+
+
+# ---------------------------------------------------------------------- verdicts
+
+
+def fits(turns: list[Report], device: str) -> dict[str, Growth]:
+    """What grew over the second half of the turns."""
+    done = list(itertools.accumulate(one["requests"] for one in turns))
+    half = done[-1] - done[len(done) // 2]
+
+    def fit(what: str, unit: str, key: str, limit: float) -> Growth:
+        return growth(what, unit, done, [one[key] for one in turns], limit)
+
+    found = {
+        "memory": fit("memory", "MiB", "rss_mib", MEMORY_LIMIT_MIB),
+        "objects": fit("objects of Python", "", "objects", max(20.0, half / 10)),
+        "tensors": fit("tensors", "", "tensors", max(2.0, half / 100)),
+    }
+    if device == "cuda":
+        found["device_allocated"] = fit("device memory, allocated", "MiB", "device_allocated_mib", 1.0)
+        found["device_reserved"] = fit("device memory, reserved", "MiB", "device_reserved_mib", 64.0)
+    found["step"] = growth("time of a step", "%", done, relative_step(turns, device), STEP_LIMIT_PERCENT)
+    return found
+
+
+def relative_step(turns: list[Report], device: str) -> list[float]:
+    """The probe's step by the median of its setting, in %: settings differ, and only time may tell.
+
+    On a CPU processor time by the yardstick, since others may be at work; on a GPU the time on the wall.
+    """
+    cost = [one["probe_ms"] if device == "cuda" else one["probe_processor_ms"] / one["yardstick_ms"] for one in turns]
+    usual = {
+        name: statistics.median(value for one, value in zip(turns, cost, strict=True) if one["setting"] == name)
+        for name in {one["setting"] for one in turns}
+    }
+    return [100 * value / usual[one["setting"]] for one, value in zip(turns, cost, strict=True)]
+
+
+# ---------------------------------------------------------------------- who asks, and for what
+
+
+KINDS: list[dict[str, Any]] = [
+    *({}, {}, {"top_k": 20}, {"top_p": 0.9}, {"min_p": 0.05}, {"logprobs": 3}, {"top_k": 5, "top_p": 0.5}),
+]
+"""Of sampling; the first is greedy."""
+
+
+class People:
+    """Those who ask: short prompts and long ones, every kind of sampling, streams left midway, aborts, bad requests."""
+
+    def __init__(self, rng: random.Random, model: Any, tokenizer: Any, longest: int) -> None:
+        self.rng, self.tokenizer, self.longest = rng, tokenizer, longest
+        instructions, sentences = read_prompts()
+        self.text = instructions + sentences
+        vocabulary = model.get_input_embeddings().num_embeddings
+        self.ids = [one for one in tokenizer("\n".join(self.text))["input_ids"] if one < vocabulary]
+        if len(set(self.ids)) < 50:  # a tokenizer for tests, which knows no text
+            self.ids = rng.choices(range(3, vocabulary), k=2000)
+        self.beginning = self.ids[:48]
+        self.chats = getattr(tokenizer, "chat_template", None) is not None
+        self.bad = [
+            ([], None),
+            ([1, vocabulary], None),
+            ([1, -1], None),
+            ([1.5], None),
+            (None, None),
+            ("", None),
+            ([{"role": "user"}, 5], None),
+            (self.ids[:1] * (longest + 1), None),
+            ([1], "greedy"),
+            ([1], SamplingParams(n=2)),
+        ]
+        greedy, seeded = SamplingParams(max_new_tokens=14), SamplingParams(max_new_tokens=14, temperature=0.7, seed=1)
+        self.probes = [
+            (self.ids[at : at + 20], [greedy, seeded][i % 2]) for i, at in enumerate(range(100, 100 + 8 * 25, 25))
+        ]
+        self.probes = [(ids, SamplingParams(**{**vars(params), "ignore_eos": True})) for ids, params in self.probes]
+
+    def come(self, engine: Inference, books: Books) -> None:
+        """Between two steps: newcomers as Poisson has them, counted in steps; sometimes somebody leaves."""
+        rng = self.rng
+        mean = 0.6 if engine.stats.steps // 40 % 2 == 0 else 0.2  # more than can be served, then less
+        if len(engine.scheduler.waiting) < 12:
+            for _ in range(poisson(rng, mean)):
+                if rng.random() < 0.02:  # more than there is room for
+                    room = min(engine.scheduler.longest, engine.max_seq_length)
+                    ids = (self.ids * (room // len(self.ids) + 1))[: room - 10]
+                    books.add(ids, SamplingParams(max_new_tokens=64, ignore_eos=True))
+                    continue
+                books.add(self.prompt(), self.params())
+        if rng.random() < 0.02:
+            books.abort(rng)
+        if rng.random() < 0.03:
+            books.add_bad(*rng.choice(self.bad))
+        if rng.random() < 0.03 and len(books.streams) < 2:
+            n = rng.randint(1, 2)
+            prompts: list[Any] = [self.prompt() for _ in range(n)]
+            if rng.random() < 0.3:
+                prompts.append([-1])  # refused, while the others run
+            books.open_stream(prompts, [self.params(rng.choice([1, 1, 3])) for _ in prompts])
+        for stream in list(books.streams):
+            if rng.random() < 0.5:
+                books.read_stream(stream, rng.randint(1, 4))
+        if books.streams and rng.random() < 0.05:
+            books.close_stream(rng.choice(books.streams))
+
+    def prompt(self) -> Any:
+        rng, kind = self.rng, self.rng.random()
+        if kind < 0.2:
+            text = " ".join(rng.choice(self.text).split()[: rng.randint(1, 8)])
+            return [{"role": "user", "content": text}] if self.chats and kind < 0.1 else text
+        n = rng.randint(60, 200) if kind > 0.9 else rng.randint(1, 24)
+        at = rng.randrange(max(1, len(self.ids) - n))
+        own = self.ids[at : at + n]
+        return self.beginning + own if kind < 0.5 else own
+
+    def params(self, n: int = 1) -> SamplingParams:
+        rng = self.rng
+        options: dict[str, Any] = dict(max_new_tokens=rng.randint(1, 32), n=n)
+        kind = rng.randrange(len(KINDS))
+        if kind:
+            options |= dict(temperature=rng.choice([0.3, 0.8, 1.5]), seed=rng.choice([None, rng.getrandbits(40)]))
+        options |= KINDS[kind]
+        if rng.random() < 0.2:
+            options["stop"] = rng.choice([".", ("\n", "the"), (self.ids[7], self.ids[11])])
+        return SamplingParams(ignore_eos=rng.random() < 0.2, **options)
+
+    def judge(self, engine: Inference) -> Callable[[int, SamplingParams, Result], None]:
+        """What can be said of a result without knowing the model."""
+        room, longest, ends = engine.scheduler.longest, engine.max_seq_length, engine.eos_token_ids
+
+        def judge(request: int, params: SamplingParams, result: Result) -> None:
+            n_prompt, n, reason = len(result.prompt_token_ids), len(result.token_ids), result.finish_reason
+            said = f"request {request}: {reason} after {n} of {params.max_new_tokens} tokens, prompt of {n_prompt}"
+            assert n <= params.max_new_tokens, said
+            if reason == "length":
+                assert n == min(params.max_new_tokens, longest - n_prompt), said
+            elif reason == "stop":
+                last = result.token_ids[-1]
+                assert params.stop or (last in ends and not params.ignore_eos), said
+            elif reason == "out_of_pages":
+                assert n_prompt + n == room + 1, said
+            if params.logprobs is not None:
+                assert result.logprobs is not None and len(result.logprobs) == n, said
+            else:
+                assert result.logprobs is None, said
+            for text in params.stop_strings:
+                assert text not in result.text, f"{said}: the stop string is in {result.text!r}"
+
+        return judge
