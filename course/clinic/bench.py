@@ -52,6 +52,7 @@ def plain_tokens(prompt: Sequence[int], n: int = 64, kind: str = "llama", longes
         longest: tokens at which a sequence ends, prompt included, as `max_seq_length` has it.
     """
     model, ids = tiny_model(kind), list(prompt)
+    model.set_attn_implementation("eager")  # before transformers 5.24 the other way leaves out Gemma 2's soft cap
     while len(ids) < min(len(prompt) + n, longest):
         ids.append(int(model(torch.tensor([ids])).logits[0, -1].argmax()))
     return ids[len(prompt) :]
