@@ -1,6 +1,6 @@
 # Your copy of solutions/flexnano/extras.py, made by `python -m course stubs`
 # Given: there is nothing to fill in here.
-# untouched while the rest of this file has the hash 2a2cd3546e35f5c1
+# untouched while the rest of this file has the hash 53f25fc48d221753
 """Given: what the homeworks add to an engine, built only when it is asked for."""
 
 from __future__ import annotations
@@ -144,10 +144,10 @@ class Extras:
         rules, pages = {}, {}
         for group in planner.groups:
             for window in group.layers:
-                rules[window] = plain_rule(window)
-                pages[window] = plain_pages(group.table, window)
                 if group.window is not None:
                     rules[window], pages[window] = self._windowed(group)
+                else:
+                    rules[window], pages[window] = plain_rule(window), plain_pages(group.table, window)
         return MixedSteps(engine, planner, rules, pages)
 
     def _windowed(self, group: Group) -> tuple[Any, Any]:

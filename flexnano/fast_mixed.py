@@ -1,6 +1,6 @@
 # Your copy of solutions/flexnano/fast_mixed.py, made by `python -m course stubs`
 # Given: there is nothing to fill in here.
-# untouched while the rest of this file has the hash edde3a63876c9229
+# untouched while the rest of this file has the hash d90384c650515d2a
 """Modules 07 and 10: a step with prompts that read the pool, recorded like a decode step.  Given.
 
 A recorded step has a fixed number of decode rows, filled up with padding, and one of few numbers of rows of prompts.
@@ -42,9 +42,8 @@ class FastMixedSteps:
     def __init__(self, fast: FastPath, steps: MixedSteps) -> None:
         self.fast, self.steps, self.device = fast, steps, fast.device
         engine = fast.engine
-        budget = engine.extras.prefill_chunk if engine.extras.fuse_prefill else engine.scheduler.max_prefill_tokens
         # A quarter of what a step with a full budget has: few sizes are recorded, and little is padding.
-        self.rows_step = max(1, -(-budget // steps.block) // 4)
+        self.rows_step = max(1, -(-steps.planner.token_budget // steps.block) // 4)
         R, L = steps.most_rows + self.rows_step, (steps.most_rows + self.rows_step) * steps.block
         on_gpu = self.device.type == "cuda"
         # Rows: token, slot, position of each token of prompts; [R] slot, place of the last token, slot where that is due.
@@ -66,9 +65,8 @@ class FastMixedSteps:
         due: list[Row] = [*decodes, *last]
         n = next(size for size in self.fast.buckets if size >= len(decodes)) if decodes else 0
         if n and self.device.type == "cuda":
-            n = self.fast.buckets[
-                -1
-            ]  # each pair of numbers is recorded, so those that decode are filled up to the most
+            # Each pair of numbers is recorded, so those that decode are filled up to the most.
+            n = self.fast.buckets[-1]
         R = self._send(chunks)
         self.fast.state.set_rows([row.sequence.slot for row in decodes])
         self.steps.copy_pages()

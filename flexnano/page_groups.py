@@ -1,6 +1,6 @@
 # Your copy of solutions/flexnano/page_groups.py, made by `python -m course stubs`
 # Given: there is nothing to fill in here.
-# untouched while the rest of this file has the hash b1860b3cbc3ab1b1
+# untouched while the rest of this file has the hash 3d0d7d518fc31f96
 """Module 09: one page table for each group of layers, where groups give up pages at different times.  Given.
 
 A model with global and local layers keeps all pages of a sequence for the former and a window of them for the latter.  A
@@ -48,4 +48,4 @@ class PageGroups:
     def check(self) -> None:
         for table in self.tables:
             table.check()
-            assert table.free_slots.__len__() == len(self.lead.free_slots), "groups disagree about who has a slot"
+            assert len(table.free_slots) == len(self.lead.free_slots), "groups disagree about who has a slot"

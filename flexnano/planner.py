@@ -1,6 +1,6 @@
 # Your copy of solutions/flexnano/planner.py, made by `python -m course stubs`
 # Yours to write: the body of each function that says `raise NotImplementedError("Exercise ...")`.
-# untouched while the rest of this file has the hash b111ec6f2fdae05d
+# untouched while the rest of this file has the hash 61ad874db518468f
 """Modules 08 to 10: who takes part in a step, where a prompt may begin behind shared pages and be computed in parts.
 
 Module 05's scheduler keeps the queues, preempts and finishes; the planner only chooses differently.  It counts, for each
@@ -213,9 +213,8 @@ class Planner:
         needed, _ = self.cost(sequence)
         if needed > table.pages_available:
             return None
-        slot = sequence.slot = (
-            table.allocate()
-        )  # at once: memory may run out in what follows, and then it is given back
+        # Noted on the sequence at once: memory may run out in what follows, and then the slot is given back.
+        slot = sequence.slot = table.allocate()
         noted = [(group.sharing, len(group.sharing.copies)) for group in self.groups if group.sharing is not None]
         cached = self.share(slot, sequence)
         # Groups that give up pages on the way get theirs part by part.

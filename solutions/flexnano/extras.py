@@ -141,10 +141,10 @@ class Extras:
         rules, pages = {}, {}
         for group in planner.groups:
             for window in group.layers:
-                rules[window] = plain_rule(window)
-                pages[window] = plain_pages(group.table, window)
                 if group.window is not None:
                     rules[window], pages[window] = self._windowed(group)
+                else:
+                    rules[window], pages[window] = plain_rule(window), plain_pages(group.table, window)
         return MixedSteps(engine, planner, rules, pages)
 
     def _windowed(self, group: Group) -> tuple[Any, Any]:

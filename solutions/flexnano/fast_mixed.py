@@ -39,9 +39,8 @@ class FastMixedSteps:
     def __init__(self, fast: FastPath, steps: MixedSteps) -> None:
         self.fast, self.steps, self.device = fast, steps, fast.device
         engine = fast.engine
-        budget = engine.extras.prefill_chunk if engine.extras.fuse_prefill else engine.scheduler.max_prefill_tokens
         # A quarter of what a step with a full budget has: few sizes are recorded, and little is padding.
-        self.rows_step = max(1, -(-budget // steps.block) // 4)
+        self.rows_step = max(1, -(-steps.planner.token_budget // steps.block) // 4)
         R, L = steps.most_rows + self.rows_step, (steps.most_rows + self.rows_step) * steps.block
         on_gpu = self.device.type == "cuda"
         # Rows: token, slot, position of each token of prompts; [R] slot, place of the last token, slot where that is due.
@@ -63,9 +62,8 @@ class FastMixedSteps:
         due: list[Row] = [*decodes, *last]
         n = next(size for size in self.fast.buckets if size >= len(decodes)) if decodes else 0
         if n and self.device.type == "cuda":
-            n = self.fast.buckets[
-                -1
-            ]  # each pair of numbers is recorded, so those that decode are filled up to the most
+            # Each pair of numbers is recorded, so those that decode are filled up to the most.
+            n = self.fast.buckets[-1]
         R = self._send(chunks)
         self.fast.state.set_rows([row.sequence.slot for row in decodes])
         self.steps.copy_pages()

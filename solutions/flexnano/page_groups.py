@@ -45,4 +45,4 @@ class PageGroups:
     def check(self) -> None:
         for table in self.tables:
             table.check()
-            assert table.free_slots.__len__() == len(self.lead.free_slots), "groups disagree about who has a slot"
+            assert len(table.free_slots) == len(self.lead.free_slots), "groups disagree about who has a slot"

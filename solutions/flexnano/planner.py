@@ -213,9 +213,8 @@ class Planner:
         needed, _ = self.cost(sequence)
         if needed > table.pages_available:
             return None
-        slot = sequence.slot = (
-            table.allocate()
-        )  # at once: memory may run out in what follows, and then it is given back
+        # Noted on the sequence at once: memory may run out in what follows, and then the slot is given back.
+        slot = sequence.slot = table.allocate()
         noted = [(group.sharing, len(group.sharing.copies)) for group in self.groups if group.sharing is not None]
         cached = self.share(slot, sequence)
         # Groups that give up pages on the way get theirs part by part.
