@@ -10,8 +10,10 @@ import subprocess
 import sys
 import threading
 import time
+from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from itertools import groupby
 from pathlib import Path
 
 from . import environment
@@ -196,16 +198,17 @@ def test(options: argparse.Namespace) -> int:
     everything = ["--all"] if options.all else []
     pytest = [str(prepared.python), "-m", "pytest", *everything]
     paths = own_tests(ROOT)
-    # Whoever asks for certain tests wants only those.  Else two cores have enough to do: the engine's tests and then the
-    # notebooks run beside the rest.
+    # Whoever asks for certain tests wants only those.  Else two cores have enough to do: the engine's tests run beside the
+    # rest, and whoever is done first begins with the notebooks.
     beside: list[Job] = []
     if not options.rest and "tests/engine" in paths:
         paths.remove("tests/engine")
         beside.append(Job("Tests of the engine", [*pytest, "tests/engine"], variables_of(reference=False)))
     # --all runs the notebooks as tests, and compares.
-    if not (options.all or options.rest) and (ROOT / "solutions").is_dir() and (ROOT / "notebooks").is_dir():
-        command = [str(prepared.python), "-m", "course.grading.notebook"]
-        beside.append(Job("Notebooks", command, variables_of(reference=True)))
+    if not (options.all or options.rest) and (ROOT / "solutions").is_dir():
+        for path in sorted((ROOT / "notebooks").glob("*.ipynb")):
+            command = [str(prepared.python), "-m", "course.grading.notebook", str(path)]
+            beside.append(Job("Notebooks", command, variables_of(reference=True)))
     named = any(argument.startswith("tests") for argument in options.rest)
     with meanwhile(beside):
         step("Tests", prepared, ["-m", "pytest", *everything, *options.rest, *([] if named else paths)])
@@ -226,13 +229,16 @@ class Job:
 
 @contextlib.contextmanager
 def meanwhile(jobs: list[Job]) -> Iterator[None]:
-    """Run jobs one after the other beside what the block does, and say at the end how they went."""
+    """Run jobs one after the other beside what the block does and, once that is done, two at a time; say how they went."""
     running: list[subprocess.Popen[str]] = []
     stopped = threading.Event()
+    waiting = deque(jobs)
 
     def work() -> None:
-        for job in jobs:
-            if stopped.is_set():
+        while not stopped.is_set():
+            try:
+                job = waiting.popleft()
+            except IndexError:
                 return
             variables = {**job.variables, "OMP_NUM_THREADS": "1"}
             with subprocess.Popen(
@@ -252,19 +258,23 @@ def meanwhile(jobs: list[Job]) -> Iterator[None]:
     thread = threading.Thread(target=work)
     thread.start()
     try:
-        yield
+        try:
+            yield
+        finally:
+            work()
+            thread.join()
     except KeyboardInterrupt:
         stopped.set()
         for process in running:
             process.kill()
+        thread.join()
         raise
     finally:
-        thread.join()
-        for job in jobs:
-            if job.code is not None:
-                heading(job.name)
+        for name, same in groupby((job for job in jobs if job.code is not None), key=lambda job: job.name):
+            heading(name)
+            for job in same:
                 say(job.output.rstrip())
-    if failed := [job.name for job in jobs if job.code != 0]:
+    if failed := dict.fromkeys(job.name for job in jobs if job.code != 0):
         raise CourseError(f"FAILED: {', '.join(failed)} (what stands above)")
 
 

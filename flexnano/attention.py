@@ -1,6 +1,6 @@
 # Your copy of solutions/flexnano/attention.py, made by `python -m course stubs`
 # Yours to write: the body of each function that says `raise NotImplementedError("Exercise ...")`.
-# untouched while the rest of this file has the hash 66a74113119e6843
+# untouched while the rest of this file has the hash 7f301102c35fc912
 """Module 02: attention.  One function that a stock transformers model calls instead of its own, computed on one of three
 paths that mean the same:
 
@@ -87,13 +87,15 @@ def attend_flex(
 
 
 def allow_many_graphs() -> None:
-    """Let one function have a graph for each batch size, prefill length and window; dynamo's own limit is 8.
+    """Let one function have graphs for one engine more, for each batch size, prefill length and window; dynamo's limit is 8.
+
+    All engines count together, also those that are closed: the layers of their models are the same functions.
 
     Beyond it, fullgraph makes an error of what would otherwise be a silent and very slow fallback to eager.
     """
     config = torch._dynamo.config
-    config.recompile_limit = max(config.recompile_limit, 64)
-    config.accumulated_recompile_limit = max(config.accumulated_recompile_limit, 1024)
+    config.recompile_limit += 64
+    config.accumulated_recompile_limit += 64
 
 
 def compiled_attention(device_type: str) -> Attend:

@@ -39,10 +39,13 @@ class FastMixedSteps:
     def __init__(self, fast: FastPath, steps: MixedSteps) -> None:
         self.fast, self.steps, self.device = fast, steps, fast.device
         engine = fast.engine
-        # A quarter of what a step with a full budget has: few sizes are recorded, and little is padding.
-        self.rows_step = max(1, -(-steps.planner.token_budget // steps.block) // 4)
-        R, L = steps.most_rows + self.rows_step, (steps.most_rows + self.rows_step) * steps.block
         on_gpu = self.device.type == "cuda"
+        # A quarter of what a step with a full budget has: few sizes are recorded, and little is padding.  A GPU computes
+        # products in tiles: a row of a few tokens more than a multiple of 256 takes as long as one of a hundred more.
+        tile = 256 if on_gpu else steps.block
+        self.tokens_step = max(1, round(steps.planner.token_budget / 4 / tile)) * tile
+        R = self.rows_recorded(steps.most_rows, self.fast.buckets[-1])
+        L = R * steps.block
         # Rows: token, slot, position of each token of prompts; [R] slot, place of the last token, slot where that is due.
         self.inputs = torch.zeros(6, L, dtype=torch.int64, device=self.device)
         self._staging = [torch.zeros(6, L, dtype=torch.int64, pin_memory=on_gpu) for _ in range(2)]
@@ -64,7 +67,7 @@ class FastMixedSteps:
         if n and self.device.type == "cuda":
             # Each pair of numbers is recorded, so those that decode are filled up to the most.
             n = self.fast.buckets[-1]
-        R = self._send(chunks)
+        R = self._send(chunks, n)
         self.fast.state.set_rows([row.sequence.slot for row in decodes])
         self.steps.copy_pages()
         greedy = all(row.sequence.params.greedy and row.sequence.params.logprobs is None for row in due)
@@ -77,10 +80,16 @@ class FastMixedSteps:
         ]
         return due, self.chosen[: n + 2 * R], [*range(len(decodes)), *range(n, n + len(last))], checks
 
-    def _send(self, chunks: list[Chunk]) -> int:
+    def rows_recorded(self, needed: int, n_decode: int) -> int:
+        """How many rows of prompts are recorded for a step that needs so many, beside so many decode rows."""
+        beside = n_decode if self.device.type == "cuda" else 0
+        tokens = -(-(needed * self.steps.block + beside) // self.tokens_step) * self.tokens_step
+        return (tokens - beside) // self.steps.block
+
+    def _send(self, chunks: list[Chunk], n_decode: int) -> int:
         """The prompts' part of the row, filled up to a number of rows that is recorded; returns R."""
         layout = lay_out_chunks(chunks, self.steps.block)
-        R = -(-len(layout.row_slots) // self.rows_step) * self.rows_step
+        R = self.rows_recorded(len(layout.row_slots), n_decode)
         L = len(layout.token_ids)
         self._turn = 1 - self._turn
         staging, sent = self._staging[self._turn], self._sent[self._turn]

@@ -20,9 +20,10 @@ from torch import Tensor, nn
 from torch.nn.attention.flex_attention import BlockMask
 
 from .attention import allow_many_graphs, prepare_mask
-from .compile import compile_layers, uncompile_layers
+from .compile import compile_layers, decoder_layers, uncompile_layers
 from .cuda_graphs import NONE, DecodeMask, DecodeState, Graph, LateTokens, batch_buckets, finite_or_none
 from .masks import causal
+from .merge import merge_products, split_products
 from .page_table import PageTable
 from .sampling import SamplingBatch, sample
 from .scheduler import Row
@@ -153,11 +154,13 @@ class FastPath:
         self.late = LateTokens(B if self.mixed is None else len(self.mixed.chosen), self.device)
         if engine.planner is not None:
             engine.planner.read_all = self.read_all
+        self.merged = merge_products(decoder_layers(engine.model, engine.layers))
         if engine.path == "compiled":
-            allow_many_graphs()  # one for each batch size, prefill length and window
+            allow_many_graphs()
             compile_layers(engine.model, engine.layers)
 
     def close(self) -> None:
+        split_products(self.merged)
         uncompile_layers(self.engine.model, self.engine.layers)
         self.graphs.clear()
         self.in_flight.clear()

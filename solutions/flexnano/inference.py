@@ -25,7 +25,7 @@ from .kv_cache import addressable_pages, attach_caches, forget_nan, free_memory,
 from .masks import MaskMod, all_of, block_mask_from_blocks, causal, packed_documents, sliding_window, visible_blocks
 from .model_probe import probe
 from .page_table import PageTable
-from .path_probe import choose_path_of, choose_steps, decode_options
+from .path_probe import choose_path_of, choose_steps, decode_options, prompt_options
 from .prompts import Prompt, eos_token_ids, one_params_each, one_sample, prompt_ids, samples_of
 from .results import EngineStats, Result, TokenEvent, in_order, outgrown
 from .sampling import SamplingBatch, sample, top_logprobs
@@ -168,8 +168,7 @@ class Inference:
         self.positions = torch.zeros(max_batch_size, dtype=torch.int64, device=self.device)
         self._prefill_mods = {window: self._prefill_mask_mod(window) for window in self.windows}
         self._decode_mods = {window: self._decode_mask_mod(window) for window in self.windows}
-        # A short row would be taken by the GPU kernel that is made for decode, and refused.
-        self._prefill_options = {"FORCE_USE_FLEX_ATTENTION": True} if self.device.type == "cuda" else None
+        self._prefill_options = prompt_options(self.device, self.dtype, max(one.head_dim for one in self.layers))
 
         self._implementation = model.config._attn_implementation
         self._attention_name = register_attention(self.path, self.device.type, use_fast, self.extras.around)

@@ -26,6 +26,7 @@ from .attention import Attend, StepMask, prepare_mask
 from .kv_cache import PagedKVCache
 from .masks import MaskMod, all_of, block_mask_from_blocks, causal, sliding_window, visible_blocks
 from .page_table import PageTable
+from .path_probe import prompt_options
 from .planner import Chunk, Planner
 from .scheduler import Row
 
@@ -34,9 +35,6 @@ if TYPE_CHECKING:
 
 GPU_BLOCK = 64
 """Queries in a row of a prompt on a GPU: fewer make more rows, which the card's processors share."""
-
-GPU_TILES: dict[str, int] = {}
-"""Options of the GPU kernel for prompts, beside the sizes that the rows and pages ask for."""
 
 PagesRead = Callable[[Tensor], tuple[Tensor, Tensor]]
 """positions [R, T] -> (partial, full), bool [R, 1, logical pages]: the pages that a row reads."""
@@ -263,9 +261,9 @@ def mixed_attention(attend: Attend) -> Attend:
     """Attention for steps with rows of prompts, and for all others as before.  Given."""
 
     def attend_rows(q: Tensor, *rest: Any) -> Tensor:
-        # Contiguous: a view that begins in the middle of a tensor is read from its beginning by torch's compiled CPU kernel,
-        # and strides that change with the length of the row would be compiled for anew.
-        return attend(q.contiguous(), *rest)
+        # A view that begins in the middle of a tensor is read from its beginning by torch's compiled CPU kernel, and strides
+        # that change with the length of the row would be compiled for anew.  On a GPU each length is compiled anyway.
+        return attend(q if q.is_cuda else q.contiguous(), *rest)
 
     def attend_mixed(
         q: Tensor, k: Tensor, v: Tensor, mask: Any, scale: float, softcap: float | None, options: Any
@@ -337,12 +335,8 @@ class MixedSteps:
             for window, table in engine.tables.items()
         }
         # The kernel for prompts: its tiles of queries must fit into a row, those of keys into a page.
-        keys = 32 if engine.dtype == torch.float32 else 64
-        tiles: dict[str, Any] = {"BLOCK_M": self.block, "BLOCK_N": min(engine.page_table.page_size, keys)}
-        if engine.dtype != torch.float32:
-            tiles |= GPU_TILES
-        on_gpu = engine.device.type == "cuda"
-        self.options: Any = (engine._decode_options, {**tiles, "FORCE_USE_FLEX_ATTENTION": True} if on_gpu else None)
+        head_dim, tile = max(layer.head_dim for layer in engine.layers), (self.block, engine.page_table.page_size)
+        self.options: Any = (engine._decode_options, prompt_options(engine.device, engine.dtype, head_dim, tile))
 
     def run(self, rows: list[Row]) -> None:
         """Compute the rows of a step and give its sequences their next tokens."""
