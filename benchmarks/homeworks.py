@@ -133,10 +133,9 @@ def fusion(repeats: int) -> Report:
     }
     ways: dict[str, dict[str, Any]] = {
         "without": dict(max_prefill_tokens=8192, min_prefill=1),
-        # Beside 64 that decode: 640 tokens of prompts, or 256 more or less.
+        # Beside 64 that decode: 640 tokens of prompts, or 896.
         "with": dict(max_prefill_tokens=8192, fuse_prefill=True, prefill_chunk=704),
         "with large parts": dict(max_prefill_tokens=8192, fuse_prefill=True, prefill_chunk=960),
-        "with small parts": dict(max_prefill_tokens=8192, fuse_prefill=True, prefill_chunk=448),
     }
     for name, options in ways.items():
         model = make_model("Gemma-2-2B")

@@ -1,6 +1,6 @@
 # Your copy of solutions/flexnano/attention.py, made by `python -m course stubs`
 # Yours to write: the body of each function that says `raise NotImplementedError("Exercise ...")`.
-# untouched while the rest of this file has the hash 7f301102c35fc912
+# untouched while the rest of this file has the hash c045f9683a83c40e
 """Module 02: attention.  One function that a stock transformers model calls instead of its own, computed on one of three
 paths that mean the same:
 
@@ -22,6 +22,7 @@ from typing import Any, Literal, get_args
 
 import torch
 from torch import Tensor, nn
+from torch._C._dynamo.eval_frame import reset_code
 from torch.nn.attention.flex_attention import BlockMask, flex_attention
 from transformers import AttentionInterface
 
@@ -240,10 +241,15 @@ def register_attention(
     plain: dict[str, Attend] = {"gather": attend_gather, "eager": attend_eager}
     attend = plain[path] if path in plain else attend_flex if inlined else compiled_attention(device_type)
     name = f"flexnano_{path}_{next(_numbers)}"
-    AttentionInterface.register(name, functools.partial(attention_forward, around(attend) if around else attend))
+    function: Any = functools.partial(attention_forward, around(attend) if around else attend)
+    function.compiled = getattr(attend, "_torchdynamo_orig_callable", None)
+    AttentionInterface.register(name, function)
     return name
 
 
 def forget_attention(name: str) -> None:
-    """Take back what `register_attention` did; frees the compiled graphs."""
-    AttentionInterface._global_mapping.pop(name, None)
+    """Take back what `register_attention` did."""
+    function = AttentionInterface._global_mapping.pop(name, None)
+    if function is not None and function.compiled is not None:
+        # dynamo keeps compiled graphs with the code, in a circle that Python never collects.
+        reset_code(function.compiled.__code__)

@@ -1,6 +1,6 @@
 # Your copy of solutions/flexnano/fast_path.py, made by `python -m course stubs`
 # Given: there is nothing to fill in here.
-# untouched while the rest of this file has the hash eee6227330b912ac
+# untouched while the rest of this file has the hash d6e2db57b3fb3fa1
 """Module 07: the fast path.  What module 06 does step by step, recorded once and then only replayed.
 
 plain (module 06)                           fast
@@ -23,7 +23,7 @@ from torch import Tensor, nn
 from torch.nn.attention.flex_attention import BlockMask
 
 from .attention import allow_many_graphs, prepare_mask
-from .compile import compile_layers, decoder_layers, uncompile_layers
+from .compile import compile_layers, decoder_layers, give_own_code, uncompile_layers
 from .cuda_graphs import NONE, DecodeMask, DecodeState, Graph, LateTokens, batch_buckets, finite_or_none
 from .masks import causal
 from .merge import merge_products, split_products
@@ -160,6 +160,7 @@ class FastPath:
         self.merged = merge_products(decoder_layers(engine.model, engine.layers))
         if engine.path == "compiled":
             allow_many_graphs()
+            give_own_code(engine.model, engine.layers)
             compile_layers(engine.model, engine.layers)
 
     def close(self) -> None:

@@ -33,6 +33,9 @@ def main(arguments: list[str]) -> int:
     engine.add_argument("--device", choices=("cpu", "cuda"), default="cpu")
     engine.add_argument("--dtype", choices=("float32", "bfloat16"), help="default: float32 on a CPU, bfloat16 on a GPU")
     engine.add_argument("--threads", type=int, default=1, help="of a CPU")
+    engine.add_argument(
+        "--shape", type=Path, metavar="FOLDER", help="random weights of this folder's config.json, and its tokenizer"
+    )
     for one in (schedule, engine):
         one.add_argument("--seed", type=int, default=0)
         one.add_argument("--output", type=Path, default=RESULTS, help="folder of the JSON and the picture")
@@ -46,7 +49,7 @@ def main(arguments: list[str]) -> int:
     else:
         from benchmarks.soak import traffic
 
-        report = traffic.soak_embedded(args.minutes, device, args.dtype, args.threads, args.seed, say)
+        report = traffic.soak_embedded(args.minutes, device, args.dtype, args.threads, args.seed, say, args.shape)
         said = traffic.WHAT
     report = {
         "what": said,

@@ -137,6 +137,10 @@ class Books:
         self.counts[reason] += 1
         self.counts["tokens"] += len(result.token_ids)
 
+    def close(self) -> None:
+        """Watch no longer."""
+        del self.engine.add_request  # what the class has is there again
+
     def settle(self) -> None:
         """Run until nothing is left, and see that nobody is lost."""
         for stream in list(self.streams):

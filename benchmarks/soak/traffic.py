@@ -11,6 +11,7 @@ import time
 from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import psutil
@@ -53,25 +54,37 @@ FEWEST = 4
 
 
 def soak_embedded(
-    minutes: float, device: str, dtype: str | None, threads: int, seed: int, say: Callable[[str], None]
+    minutes: float,
+    device: str,
+    dtype: str | None,
+    threads: int,
+    seed: int,
+    say: Callable[[str], None],
+    shape: Path | None = None,
 ) -> Report:
-    """`soak` on the embedded model."""
+    """`soak` on the embedded model, or on random weights of the shape that a folder's config.json describes."""
     import transformers
 
     from course.model import ensure_model
 
     torch.set_num_threads(threads)
     kind = getattr(torch, dtype or ("float32" if device == "cpu" else "bfloat16"))
-    folder = ensure_model()
     transformers.utils.logging.disable_progress_bar()
-    model = transformers.AutoModelForCausalLM.from_pretrained(folder, dtype=kind).to(device)
+    if shape is None:
+        folder = ensure_model()
+        model = transformers.AutoModelForCausalLM.from_pretrained(folder, dtype=kind).to(device)
+    else:
+        folder = shape
+        torch.manual_seed(seed)
+        config = transformers.AutoConfig.from_pretrained(folder)
+        model = transformers.AutoModelForCausalLM.from_config(config, dtype=kind).to(device)
     tokenizer = transformers.AutoTokenizer.from_pretrained(folder)
     # On a CPU the fastest path compiles for minutes, and each engine would be compared with another state of the compiler.
     if device == "cpu":
         return soak(model.eval(), tokenizer, minutes, seed, say, {**SIZES, "attention": "gather"})
-    # There each engine records its graphs first, so fewer of them live longer.
-    settings = {name: SETTINGS[name] for name in ("plain", "fast", "all, fast")}
-    return soak(model.eval(), tokenizer, minutes, seed, say, ON_A_GPU, settings)
+    # There an engine compiles first and records its graphs, so one with everything serves all the time.
+    settings = {"all, fast": SETTINGS["all, fast"]}
+    return soak(model.eval(), tokenizer, minutes, seed, say, ON_A_GPU, settings, seconds_an_engine=10, keep=True)
 
 
 def soak(
@@ -84,6 +97,7 @@ def soak(
     settings: dict[str, dict[str, Any]] = SETTINGS,
     seconds_an_engine: float | None = None,
     rounds: int = 1,
+    keep: bool = False,
 ) -> Report:
     """Traffic for so many minutes.
 
@@ -91,21 +105,24 @@ def soak(
         always: options of all engines.
         seconds_an_engine: how long one lives; None: so that each setting has four turns, and at most 30 s.
         rounds: turns that each setting has at least, however long that takes.
+        keep: of one setting the engine stays: a turn is a part of its life.
     """
     each = seconds_an_engine or min(30.0, 60 * minutes / len(settings) / 4)
-    run = Run(model, tokenizer, {**(SIZES if always is None else always)}, random.Random(seed), each)
-    run.turn("plain", settings["plain"], rehearsal=True)  # what is set up on first use is not part of the measurement
+    run = Run(model, tokenizer, {**(SIZES if always is None else always)}, random.Random(seed), each, keep)
+    first = "plain" if "plain" in settings else next(iter(settings))
+    run.turn(first, settings[first], rehearsal=True)  # what is set up on first use is not part of the measurement
     began = run.began = time.perf_counter()
     for name in itertools.cycle(settings):
         if time.perf_counter() - began > 60 * minutes and len(run.log) >= rounds * len(settings):
             break
         run.turn(name, settings[name])
-        if len(run.log) % len(settings) == 0:
+        if len(run.log) % max(4, len(settings)) == 0:
             one = run.turns[-1]
             say(
                 f"{one['minute']:6.2f} min: {run.counts['requests']:,} requests, {run.counts['steps']:,} steps, "
                 f"{one['rss_mib']:.0f} MiB, {one['objects']:,} objects"
             )
+    run.close()
     turns = run.turns
     found = fits(turns, model.device.type)
     for fit in found.values():
@@ -121,7 +138,7 @@ def soak(
         "settings": settings,
         "seconds_an_engine": each,
         "minutes": round((time.perf_counter() - began) / 60, 2),
-        "engines": len(turns),
+        "engines": 1 if keep else len(turns),
         **{key.replace(" ", "_"): run.counts[key] for key in COUNTED},
         "probes_with_other_tokens": run.counts["probes with other tokens"],
         "growth": {name: fit.as_dict() for name, fit in found.items()},
@@ -150,7 +167,9 @@ class Run:
     always: dict[str, Any]
     rng: random.Random
     seconds: float
+    keep: bool = False
     began: float = 0.0
+    engine: Inference | None = None
 
     def __post_init__(self) -> None:
         self.log: list[str] = []  # as text, so that it is no object more for each turn
@@ -159,32 +178,33 @@ class Run:
         self.people = People(self.rng, self.model, self.tokenizer, self.always["max_seq_length"])
         self.exact = self.model.dtype == torch.float32
         self.process = psutil.Process()
+        self.implementation = self.model.config._attn_implementation
 
     def turn(self, name: str, options: dict[str, Any], rehearsal: bool = False) -> None:
         """Make an engine, let people use it, see that nothing is left, measure, and close it."""
-        implementation = self.model.config._attn_implementation
-        engine = Inference(self.model, self.tokenizer, **{**self.always, **options})
+        engine = self.engine or Inference(self.model, self.tokenizer, **{**self.always, **options})
+        before = Counter(facts(engine))
         books = Books(engine, self.people.judge(engine))
         watch = Watch(self)
         end = time.perf_counter() + self.seconds
         while (now := time.perf_counter()) < end or books.counts["requests"] < FEWEST:
             if now < end - (1 - DRAIN) * self.seconds or books.counts["requests"] < FEWEST:
                 self.people.come(engine, books)
-            before, steps = time.perf_counter(), engine.stats.decode_steps
+            start, steps = time.perf_counter(), engine.stats.decode_steps
             books.step()
-            watch.step(time.perf_counter() - before, engine.stats.decode_steps > steps)
+            watch.step(time.perf_counter() - start, engine.stats.decode_steps > steps)
         watch.sample()
         books.settle()
         pages, slots = leaked(engine)
-        counts, in_traffic = Counter(books.counts), engine.stats.steps
+        counts, in_traffic = Counter(books.counts), engine.stats.steps - before["steps"]
         probe = self.probe(name, engine)
         again = leaked(engine)
-        stats = engine.stats
-        cached = 0 if engine.planner is None else engine.planner.cached_tokens
-        engine.close()
-        assert self.model.config._attn_implementation == implementation
-        assert not any(hasattr(module, "kv_cache") for module in self.model.modules()), "a cache stays in the model"
+        after = Counter(facts(engine))
+        books.close()
+        self.engine = engine
         del engine, books
+        if not self.keep:
+            self.close()
         memory = self.memory()
         if rehearsal:
             gc.collect()
@@ -192,8 +212,8 @@ class Run:
             return
         self.counts.update(counts)
         self.counts["steps"] += in_traffic
-        self.counts["preemptions"] += stats.preemptions
-        self.counts["cached tokens"] += cached
+        for what in ("preemptions", "cached tokens"):
+            self.counts[what] += after[what] - before[what]
         self.counts["pages leaked"] += pages + again[0]
         self.counts["slots leaked"] += slots + again[1]
         self.log.append(
@@ -211,6 +231,15 @@ class Run:
                 }
             )
         )
+
+    def close(self) -> None:
+        """Close the engine, and see that the model is as it was."""
+        if self.engine is None:
+            return
+        self.engine.close()
+        self.engine = None
+        assert self.model.config._attn_implementation == self.implementation
+        assert not any(hasattr(module, "kv_cache") for module in self.model.modules()), "a cache stays in the model"
 
     @property
     def turns(self) -> list[Report]:
@@ -267,6 +296,12 @@ class Run:
             report["device_allocated_mib"] = round(torch.cuda.memory_allocated() / 2**20, 3)
             report["device_reserved_mib"] = round(torch.cuda.memory_reserved() / 2**20, 3)
         return report
+
+
+def facts(engine: Inference) -> dict[str, int]:
+    """What an engine has counted since it was made."""
+    cached = 0 if engine.planner is None else engine.planner.cached_tokens
+    return {"steps": engine.stats.steps, "preemptions": engine.stats.preemptions, "cached tokens": cached}
 
 
 class Watch:

@@ -19,6 +19,7 @@ from typing import Any, Literal, get_args
 
 import torch
 from torch import Tensor, nn
+from torch._C._dynamo.eval_frame import reset_code
 from torch.nn.attention.flex_attention import BlockMask, flex_attention
 from transformers import AttentionInterface
 
@@ -274,10 +275,15 @@ def register_attention(
     plain: dict[str, Attend] = {"gather": attend_gather, "eager": attend_eager}
     attend = plain[path] if path in plain else attend_flex if inlined else compiled_attention(device_type)
     name = f"flexnano_{path}_{next(_numbers)}"
-    AttentionInterface.register(name, functools.partial(attention_forward, around(attend) if around else attend))
+    function: Any = functools.partial(attention_forward, around(attend) if around else attend)
+    function.compiled = getattr(attend, "_torchdynamo_orig_callable", None)
+    AttentionInterface.register(name, function)
     return name
 
 
 def forget_attention(name: str) -> None:
-    """Take back what `register_attention` did; frees the compiled graphs."""
-    AttentionInterface._global_mapping.pop(name, None)
+    """Take back what `register_attention` did."""
+    function = AttentionInterface._global_mapping.pop(name, None)
+    if function is not None and function.compiled is not None:
+        # dynamo keeps compiled graphs with the code, in a circle that Python never collects.
+        reset_code(function.compiled.__code__)
