@@ -1,6 +1,6 @@
 # Your copy of solutions/flexnano/attention.py, made by `python -m course stubs`
 # Yours to write: the body of each function that says `raise NotImplementedError("Exercise ...")`.
-# untouched while the rest of this file has the hash c045f9683a83c40e
+# untouched while the rest of this file has the hash 1bd247fb93d9b882
 """Module 02: attention.  One function that a stock transformers model calls instead of its own, computed on one of three
 paths that mean the same:
 
@@ -250,6 +250,6 @@ def register_attention(
 def forget_attention(name: str) -> None:
     """Take back what `register_attention` did."""
     function = AttentionInterface._global_mapping.pop(name, None)
-    if function is not None and function.compiled is not None:
+    if (compiled := getattr(function, "compiled", None)) is not None:
         # dynamo keeps compiled graphs with the code, in a circle that Python never collects.
-        reset_code(function.compiled.__code__)
+        reset_code(compiled.__code__)

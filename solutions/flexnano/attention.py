@@ -284,6 +284,6 @@ def register_attention(
 def forget_attention(name: str) -> None:
     """Take back what `register_attention` did."""
     function = AttentionInterface._global_mapping.pop(name, None)
-    if function is not None and function.compiled is not None:
+    if (compiled := getattr(function, "compiled", None)) is not None:
         # dynamo keeps compiled graphs with the code, in a circle that Python never collects.
-        reset_code(function.compiled.__code__)
+        reset_code(compiled.__code__)
