@@ -35,9 +35,10 @@ def draw(report: Report, path: Path) -> Path:
 def title(report: Report) -> str:
     if "cases" in report:
         return f"{report['total']['requests']:,} requests through scheduler and page table, a hash for a model"
+    engines = "one engine" if report["engines"] == 1 else f"{report['engines']} engines on one model"
     return (
         f"{report['minutes']:.0f} minutes of mixed traffic on {report['device']}: {report['requests']:,} requests, "
-        f"{report['steps']:,} steps, {report['engines']} engines on one model"
+        f"{report['steps']:,} steps, {engines}"
     )
 
 
@@ -67,7 +68,7 @@ def engine(report: Report, above: Any, below: Any) -> None:
     above.plot(
         [s["minute"] for s in samples], [s["rss_mib"] for s in samples], ".", ms=3, color="#999999", label="at work"
     )
-    above.plot([t["minute"] for t in turns], [t["rss_mib"] for t in turns], color="#0072B2", label="engine closed")
+    above.plot([t["minute"] for t in turns], [t["rss_mib"] for t in turns], color="#0072B2", label="at rest")
     if "device_allocated_mib" in turns[0]:
         for key, colour in (("allocated", "#D55E00"), ("reserved", "#E69F00")):
             values = [s[f"device_{key}_mib"] for s in samples]

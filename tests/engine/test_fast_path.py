@@ -10,8 +10,10 @@ import pytest
 import torch
 
 from flexnano import Inference, PageTable, SamplingParams
+from flexnano.compile import decoder_layers
 from flexnano.cuda_graphs import DecodeMask, DecodeState, LateTokens, batch_buckets
 from flexnano.fast_path import TableMirror, keeps_order
+from flexnano.model_probe import probe
 
 MakeEngine = Callable[..., Inference]
 AssertIdle = Callable[[Inference], None]
@@ -219,3 +221,21 @@ def test_a_model_that_reorders_its_logits_at_the_end_is_seen() -> None:
 
     model.forward = negated
     assert not keeps_order(model)
+
+
+@pytest.mark.compiles
+def test_what_was_compiled_for_an_engine_goes_with_it() -> None:
+    """dynamo keeps graphs with a function's code, and with them the masks and buffers that they read."""
+    from torch._dynamo.eval_frame import _debug_get_cache_entry_list as graphs_of
+
+    model = families.FAMILIES["llama"]()
+    layer = decoder_layers(model, probe(model, 64))[0]
+    own = layer.forward.__func__.__code__
+    before = len(graphs_of(own))
+    with Inference(model, None, 2, 64, 16, 16, fast=True, attention="compiled") as engine:
+        engine.generate([[5, 6, 7]], SamplingParams(max_new_tokens=3, ignore_eos=True))
+        code = layer.forward.__func__.__code__
+        assert len(graphs_of(code)) > 0, "nothing was compiled, so that this test would pass without a compiler"
+    assert len(graphs_of(code)) == 0
+    assert len(graphs_of(own)) == before, "the class's own code has graphs of an engine"
+    assert layer.forward.__func__.__code__ is own
