@@ -223,6 +223,7 @@ def test_a_model_that_reorders_its_logits_at_the_end_is_seen() -> None:
     assert not keeps_order(model)
 
 
+@pytest.mark.slow
 @pytest.mark.compiles
 def test_what_was_compiled_for_an_engine_goes_with_it() -> None:
     """dynamo keeps graphs with a function's code, and with them the masks and buffers that they read."""
