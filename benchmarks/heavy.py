@@ -35,7 +35,10 @@ Requests = list[tuple[list[int], int]]
 
 @dataclass(frozen=True)
 class Workload:
-    """A model's shape and the lengths of its requests, drawn uniformly, both ends included."""
+    """A model's shape and the lengths of its requests, drawn uniformly, both ends included.
+
+    All prompts begin with the same `common` tokens; `prompt_tokens` are those of their own.
+    """
 
     model: str
     requests: int
@@ -44,12 +47,18 @@ class Workload:
     vocabulary: int  # ids are drawn below it
     max_batch_size: int
     max_seq_length: int
+    common: int = 0
+
+    @property
+    def longest(self) -> int:
+        return self.common + self.prompt_tokens[1] + self.output_tokens[1]
 
     def make(self, seed: int = 0) -> Requests:
         rng = random.Random(seed)
+        beginning = [rng.randrange(5, self.vocabulary) for _ in range(self.common)]
         return [
             (
-                [rng.randrange(5, self.vocabulary) for _ in range(rng.randint(*self.prompt_tokens))],
+                beginning + [rng.randrange(5, self.vocabulary) for _ in range(rng.randint(*self.prompt_tokens))],
                 rng.randint(*self.output_tokens),
             )
             for _ in range(self.requests)
@@ -59,6 +68,8 @@ class Workload:
 WORKLOADS = {
     "gemma2": Workload("Gemma-2-2B", 512, (16, 512), (128, 512), 250_000, 256, 1024),
     "qwen3": Workload("Qwen3-0.6B", 256, (100, 1024), (100, 1024), 10_000, 256, 2048),
+    "shared-prefix": Workload("Gemma-2-2B", 256, (64, 64), (128, 128), 250_000, 256, 2048, common=1024),
+    "long": Workload("Qwen3-0.6B", 64, (8192, 32_000), (128, 512), 10_000, 16, 32_768),
 }
 
 
@@ -110,7 +121,7 @@ def make_engine(name: str, model: Any, workload: Workload, batch: int, options: 
     """One of engines.py, with room for a batch in which every sequence is as long as the workload's longest."""
     page_size = options.get("page_size", 64)
     limits = Limits(batch, workload.max_seq_length, page_size, max_prefill_tokens=8192)
-    n_pages = batch * -(-(workload.prompt_tokens[1] + workload.output_tokens[1]) // page_size)
+    n_pages = batch * -(-workload.longest // page_size)
     # Without a tokenizer this engine makes no text; the others only ask theirs for the padding.
     tokenizer = None if name == "flexnano" else SimpleNamespace(pad_token_id=0)
     room = {"n_pages" if name == "flexnano" else "num_blocks": n_pages}

@@ -16,10 +16,19 @@ RESULTS = sorted(heavy.RESULTS.glob("*-flexnano-*-nvidia-*.json"))
 @pytest.mark.parametrize("name", list(heavy.WORKLOADS))
 def test_a_workload_draws_length_ids_and_answer_in_this_order(name: str) -> None:
     workload, rng = heavy.WORKLOADS[name], random.Random(0)
+    beginning = [rng.randrange(5, workload.vocabulary) for _ in range(workload.common)]
     for prompt, n in workload.make()[:5]:
         length = rng.randint(*workload.prompt_tokens)
-        assert prompt == [rng.randrange(5, workload.vocabulary) for _ in range(length)]
+        assert prompt == beginning + [rng.randrange(5, workload.vocabulary) for _ in range(length)]
         assert n == rng.randint(*workload.output_tokens)
+
+
+def test_prompts_of_a_workload_share_their_beginning_and_nothing_else() -> None:
+    workload = heavy.WORKLOADS["shared-prefix"]
+    prompts = [prompt for prompt, _ in workload.make()]
+    assert len({tuple(prompt[:1024]) for prompt in prompts}) == 1
+    assert len({tuple(prompt[1024:]) for prompt in prompts}) == len(prompts) == 256
+    assert all(len(prompt) + n == workload.longest for prompt, n in workload.make())
 
 
 def test_the_rehearsal_has_other_prompts() -> None:
