@@ -1,6 +1,6 @@
 # Your copy of solutions/flexnano/compile.py, made by `python -m course stubs`
 # Yours to write: the body of each function that says `raise NotImplementedError("Exercise ...")`.
-# untouched while the rest of this file has the hash 0770744d341d96d3
+# untouched while the rest of this file has the hash 2a23a42c1a4ace29
 """Module 07: compiling.  One layer is compiled and used for all."""
 
 from __future__ import annotations
@@ -47,13 +47,17 @@ def compile_layers(model: nn.Module, layers: list[LayerSpec]) -> None:
     raise NotImplementedError("Exercise 7.4: compile_layers")
 
 
-def give_own_code(model: nn.Module, layers: list[LayerSpec]) -> None:
+def give_own_code(model: nn.Module, layers: list[LayerSpec]) -> list[nn.Module]:
     """Let the layers run a copy of their class's code, one for all of them.  Given.
 
     What is compiled for them then belongs to one engine alone, and goes with it: it holds the engine's masks and buffers.
+
+    Returns:
+        Those that do now, for `take_back_code`; not those that somebody else has given a forward of their own.
     """
     copies: dict[Callable[..., object], Callable[..., object]] = {}
-    for layer in decoder_layers(model, layers):
+    changed = [layer for layer in decoder_layers(model, layers) if "forward" not in vars(layer)]
+    for layer in changed:
         own = type(layer).forward
         if own not in copies:
             copy = FunctionType(
@@ -62,11 +66,17 @@ def give_own_code(model: nn.Module, layers: list[LayerSpec]) -> None:
             copy.__kwdefaults__ = own.__kwdefaults__
             copies[own] = copy
         layer.forward = MethodType(copies[own], layer)
+    return changed
+
+
+def take_back_code(changed: list[nn.Module]) -> None:
+    """Take back what `give_own_code` did, and free what was compiled.  Given."""
+    for layer in changed:
+        # dynamo keeps compiled graphs with the code, in a circle that Python never collects.
+        reset_code(vars(layer).pop("forward").__code__)
 
 
 def uncompile_layers(model: nn.Module, layers: list[LayerSpec]) -> None:
-    """Take back what `compile_layers` and `give_own_code` did.  Given."""
+    """Take back what `compile_layers` did.  Given."""
     for layer in decoder_layers(model, layers):
         layer._compiled_call_impl = None
-        if (own := layer.__dict__.pop("forward", None)) is not None:
-            reset_code(own.__code__)

@@ -20,7 +20,7 @@ from torch import Tensor, nn
 from torch.nn.attention.flex_attention import BlockMask
 
 from .attention import allow_many_graphs, prepare_mask
-from .compile import compile_layers, decoder_layers, give_own_code, uncompile_layers
+from .compile import compile_layers, decoder_layers, give_own_code, take_back_code, uncompile_layers
 from .cuda_graphs import NONE, DecodeMask, DecodeState, Graph, LateTokens, batch_buckets, finite_or_none
 from .masks import causal
 from .merge import merge_products, split_products
@@ -155,14 +155,16 @@ class FastPath:
         if engine.planner is not None:
             engine.planner.read_all = self.read_all
         self.merged = merge_products(decoder_layers(engine.model, engine.layers))
+        self.own_code: list[nn.Module] = []
         if engine.path == "compiled":
             allow_many_graphs()
-            give_own_code(engine.model, engine.layers)
+            self.own_code = give_own_code(engine.model, engine.layers)
             compile_layers(engine.model, engine.layers)
 
     def close(self) -> None:
         split_products(self.merged)
         uncompile_layers(self.engine.model, self.engine.layers)
+        take_back_code(self.own_code)
         self.graphs.clear()
         self.in_flight.clear()
 

@@ -68,31 +68,36 @@ def merge_products(layers: Iterable[nn.Module]) -> Replaced:
         What `split_products` takes.
     """
     replaced: Replaced = []
-    for parent in (module for layer in layers for module in layer.modules()):
-        for names in TOGETHER:
-            parts = [getattr(parent, name, None) for name in names]
-            # A subclass may do something else, and a part of another engine is merged already.
-            linears = [part for part in parts if type(part) is nn.Linear]
-            if len(linears) < len(names) or not fit_together(*linears):
-                continue
-            weight = torch.cat([linear.weight.data for linear in linears])
-            biases: list[Tensor] = [linear.bias for linear in linears if linear.bias is not None]
-            together = Together(weight, torch.cat(biases) if biases else None)
-            end = 0
-            for name, linear in zip(names, linears, strict=True):
-                outputs = slice(end, end := end + linear.out_features)
-                linear.weight.data = weight[outputs]
-                if together.bias is not None:
-                    linear.bias.data = together.bias[outputs]
-                setattr(parent, name, Part(linear, together, outputs, is_last=name == names[-1]))
-                replaced.append((parent, name, linear))
+    try:
+        for parent in (module for layer in layers for module in layer.modules()):
+            for names in TOGETHER:
+                parts = [getattr(parent, name, None) for name in names]
+                # A subclass may do something else, and a part of another engine is merged already.
+                linears = [part for part in parts if type(part) is nn.Linear]
+                if len(linears) < len(names) or not fit_together(*linears):
+                    continue
+                weight = torch.cat([linear.weight.data for linear in linears])
+                biases: list[Tensor] = [linear.bias for linear in linears if linear.bias is not None]
+                together = Together(weight, torch.cat(biases) if biases else None)
+                end = 0
+                for name, linear in zip(names, linears, strict=True):
+                    outputs = slice(end, end := end + linear.out_features)
+                    linear.weight.data = weight[outputs]
+                    if together.bias is not None:
+                        linear.bias.data = together.bias[outputs]
+                    setattr(parent, name, Part(linear, together, outputs, is_last=name == names[-1]))
+                    replaced.append((parent, name, linear))
+    except BaseException:  # memory may run out at the last of them
+        split_products(replaced)
+        raise
     return replaced
 
 
 def fit_together(*linears: nn.Linear) -> bool:
-    """Whether the weights can be one tensor."""
+    """Whether the weights can be one tensor, and nobody has hung anything on the layers."""
     kinds = {(one.in_features, one.weight.dtype, one.weight.device, one.bias is None) for one in linears}
-    return len(kinds) == 1
+    changed = any("forward" in vars(one) or one._forward_hooks or one._forward_pre_hooks for one in linears)
+    return len(kinds) == 1 and not changed
 
 
 def split_products(replaced: Replaced) -> None:

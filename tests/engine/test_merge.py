@@ -91,6 +91,31 @@ def test_what_does_not_fit_together_stays_as_it_is() -> None:
     assert type(other_input.q_proj) is type(half.gate_proj) is type(special.v_proj) is nn.Linear
 
 
+def test_a_layer_that_somebody_watches_or_has_changed_stays_as_it_is() -> None:
+    watched, changed = Layer(False), Layer(False)
+    watched.k_proj.register_forward_hook(lambda *_: None)
+    changed.up_proj.forward = lambda input: input  # type: ignore[method-assign]
+    merge_products([watched, changed])
+    assert type(watched.q_proj) is type(changed.gate_proj) is nn.Linear
+    assert isinstance(watched.gate_proj, Part) and isinstance(changed.q_proj, Part)
+
+
+def test_where_memory_runs_out_all_layers_come_back(monkeypatch: pytest.MonkeyPatch) -> None:
+    layers = [Layer(False), Layer(False)]
+    cat, calls = torch.cat, []
+
+    def full(tensors: list[Tensor]) -> Tensor:
+        calls.append(1)
+        if len(calls) == 4:
+            raise torch.OutOfMemoryError
+        return cat(tensors)
+
+    monkeypatch.setattr(torch, "cat", full)
+    with pytest.raises(torch.OutOfMemoryError):
+        merge_products(layers)
+    assert not any(isinstance(module, Part) for layer in layers for module in layer.modules())
+
+
 def test_layers_compile_once_for_all() -> None:
     layers = [Layer(False) for _ in range(3)]
     x = torch.randn(5, 8)
