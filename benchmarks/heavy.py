@@ -12,10 +12,12 @@ from __future__ import annotations
 
 import argparse
 import importlib.util
+import itertools
 import json
 import random
 import statistics
 import time
+from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from types import SimpleNamespace
@@ -171,6 +173,16 @@ def measure(workload: Workload, name: str, batch: int, repeats: int, options: di
         }
     finally:
         engine.close()
+
+
+def rehearse(engine: Any, run: Callable[[int], object]) -> None:
+    """Other prompts, until nothing is left to be compiled and recorded."""
+    made = -1
+    for seed in itertools.count(100):
+        if len(engine.fast.seconds_to_make) == made:
+            return
+        made = len(engine.fast.seconds_to_make)
+        run(seed)
 
 
 def timed(engine: Engine, requests: Requests) -> tuple[float, list[int]]:

@@ -23,7 +23,7 @@ from typing import Any
 
 import torch
 
-from benchmarks.heavy import RESULTS, make_model
+from benchmarks.heavy import RESULTS, make_model, rehearse
 from benchmarks.machine import describe_code, describe_machine, slug, versions
 
 Report = dict[str, Any]
@@ -164,16 +164,6 @@ def fusion(repeats: int) -> Report:
     return report
 
 
-def rehearse(engine: Any, run: Callable[[int], object]) -> None:
-    """Other prompts, until nothing is left to be compiled and recorded."""
-    made = -1
-    for seed in itertools.count(100):
-        if len(engine.fast.seconds_to_make) == made:
-            return
-        made = len(engine.fast.seconds_to_make)
-        run(seed)
-
-
 def stream_of_long_prompts(engine: Any, chats: int, long: int, arrivals: int, every: float, seed: int) -> Report:
     """Inter-token times of those who decode while long prompts arrive, and tokens of all by the second."""
     from flexnano import SamplingParams
@@ -200,14 +190,14 @@ def stream_of_long_prompts(engine: Any, chats: int, long: int, arrivals: int, ev
                 results[event.request_id] = event.result
     seconds = time.perf_counter() - began
     # Only while long prompts come: the first second is the chats' own prompts, and at the end nobody comes any more.
-    gaps = {number: results[number].metrics.inter_token_latencies[20:] for number in short}
-    p50, p99 = inter_token_times([list(itertools.accumulate(one, initial=0.0)) for one in gaps.values()])
+    gaps = [results[number].metrics.inter_token_latencies[20:] for number in short]
+    p50, p99 = inter_token_times([list(itertools.accumulate(one, initial=0.0)) for one in gaps])
     firsts = [r.metrics.time_to_first_token for n, r in results.items() if n not in short]
     tokens = sum(len(r.token_ids) + r.metrics.prompt_tokens for r in results.values())
     return {
         "p50_ms": round(1000 * p50, 2),
         "p99_ms": round(1000 * p99, 2),
-        "longest_ms": round(1000 * max(max(one) for one in gaps.values()), 2),
+        "longest_ms": round(1000 * max(map(max, gaps)), 2),
         "first_token_of_long_prompts_seconds": round(statistics.median(firsts), 3),
         "seconds": round(seconds, 2),
         "tokens_per_second": round(tokens / seconds, 1),

@@ -57,13 +57,13 @@ class Shape:
         """(inputs, outputs) of a layer's products."""
         q, kv = self.q_heads * self.head_dim, self.kv_heads * self.head_dim
         return {
-            "q": (self.hidden, q),
-            "k": (self.hidden, kv),
-            "v": (self.hidden, kv),
-            "o": (q, self.hidden),
-            "gate": (self.hidden, self.intermediate),
-            "up": (self.hidden, self.intermediate),
-            "down": (self.intermediate, self.hidden),
+            "q_proj": (self.hidden, q),
+            "k_proj": (self.hidden, kv),
+            "v_proj": (self.hidden, kv),
+            "o_proj": (q, self.hidden),
+            "gate_proj": (self.hidden, self.intermediate),
+            "up_proj": (self.hidden, self.intermediate),
+            "down_proj": (self.intermediate, self.hidden),
         }
 
 
@@ -74,11 +74,9 @@ SHAPES = {
 
 
 def microseconds(run: Callable[[], object], rounds: int = 7) -> float:
-    """Of one call: median over replays of a graph that holds several.  Without a GPU the calls themselves are timed."""
+    """Of one call: median over replays of a graph that holds several."""
     for _ in range(2):
         run()
-    if not torch.cuda.is_available():
-        return statistics.median(timed(run) for _ in range(rounds))
     torch.cuda.synchronize()
     graph = torch.cuda.CUDAGraph()
     with torch.cuda.graph(graph):
@@ -94,12 +92,6 @@ def microseconds(run: Callable[[], object], rounds: int = 7) -> float:
         torch.cuda.synchronize()
         taken.append(began.elapsed_time(ended) * 1000 / REPEATS)
     return statistics.median(taken)
-
-
-def timed(run: Callable[[], object]) -> float:
-    began = time.perf_counter()
-    run()
-    return (time.perf_counter() - began) * 1e6
 
 
 def numbers(*size: int, device: torch.device) -> Tensor:
@@ -138,10 +130,10 @@ def decode(
         table = PageTable(n_rows * width, page_size, n_rows, width * page_size, device)
         slots = [table.allocate() for _ in range(n_rows)]
         # Page by page in random order, so that no sequence's pages lie side by side.
-        order = [(slot, page) for slot in slots for page in range(width)]
+        order = slots * width
         random.Random(0).shuffle(order)
         have = dict.fromkeys(slots, 0)
-        for slot, _ in order:
+        for slot in order:
             have[slot] += 1
             table.reserve(slot, min(context, have[slot] * page_size))
         masks = RowMasks(table, n_rows, 1, plain_rule(None), plain_pages(table, None))
@@ -208,12 +200,13 @@ def prompts(device: torch.device, packs: dict[str, list[int]], say: Callable[[st
 
 def products(device: torch.device, tokens: list[int], say: Callable[[str], None]) -> Row:
     """The products of a layer, one after the other, and with those of the same input merged."""
-    together = (("q", "k", "v"), ("gate", "up"))
+    from flexnano.merge import TOGETHER
+
     rows: list[Row] = []
     for name, shape in SHAPES.items():
         sizes = shape.products()
         merged = dict(sizes)
-        for names in together:
+        for names in TOGETHER:
             inputs = sizes[names[0]][0]
             merged["+".join(names)] = (inputs, sum(merged.pop(one)[1] for one in names))
         # Weights of several layers in turn: those of one would stay in the card's cache.

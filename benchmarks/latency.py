@@ -21,7 +21,7 @@ from typing import Any
 
 import torch
 
-from benchmarks.heavy import RESULTS, WORKLOADS, Requests, make_model
+from benchmarks.heavy import RESULTS, WORKLOADS, Requests, make_model, rehearse
 from benchmarks.machine import describe_code, describe_machine, slug, versions
 
 Row = dict[str, Any]
@@ -107,12 +107,9 @@ def main() -> None:
     rows = []
     with Inference(model, None, batch, workload.max_seq_length, pages, 64, **options) as engine:
         assert engine.fast is not None
-        made = -1
-        for seed in itertools.count(100):
-            if len(engine.fast.seconds_to_make) == made:
-                break
-            made = len(engine.fast.seconds_to_make)
-            serve(engine, workload.make(seed), arrivals(max(args.rates), args.seconds / 2, seed))
+        most = max(args.rates)
+        rehearse(engine, lambda seed: serve(engine, workload.make(seed), arrivals(most, args.seconds / 2, seed)))
+        made = len(engine.fast.seconds_to_make)
         for rate in args.rates:
             found = serve(engine, workload.make(), arrivals(rate, args.seconds, seed=0))
             compiled = len(engine.fast.seconds_to_make) - made

@@ -1,6 +1,6 @@
 # Your copy of solutions/flexnano/attention.py, made by `python -m course stubs`
 # Yours to write: the body of each function that says `raise NotImplementedError("Exercise ...")`.
-# untouched while the rest of this file has the hash 1bd247fb93d9b882
+# untouched while the rest of this file has the hash a5f05ae819359dde
 """Module 02: attention.  One function that a stock transformers model calls instead of its own, computed on one of three
 paths that mean the same:
 
@@ -88,15 +88,13 @@ def attend_flex(
 
 
 def allow_many_graphs() -> None:
-    """Let one function have graphs for one engine more, for each batch size, prefill length and window; dynamo's limit is 8.
-
-    All engines count together, also those that are closed: the layers of their models are the same functions.
+    """Let one function have a graph for each batch size, prefill length and window; dynamo's own limit is 8.
 
     Beyond it, fullgraph makes an error of what would otherwise be a silent and very slow fallback to eager.
     """
     config = torch._dynamo.config
-    config.recompile_limit += 64
-    config.accumulated_recompile_limit += 64
+    config.recompile_limit = max(config.recompile_limit, 64)
+    config.accumulated_recompile_limit = max(config.accumulated_recompile_limit, 1024)
 
 
 def compiled_attention(device_type: str) -> Attend:

@@ -183,7 +183,7 @@ class Run:
     def turn(self, name: str, options: dict[str, Any], rehearsal: bool = False) -> None:
         """Make an engine, let people use it, see that nothing is left, measure, and close it."""
         engine = self.engine or Inference(self.model, self.tokenizer, **{**self.always, **options})
-        before = Counter(facts(engine))
+        before = facts(engine)
         books = Books(engine, self.people.judge(engine))
         watch = Watch(self)
         end = time.perf_counter() + self.seconds
@@ -199,7 +199,7 @@ class Run:
         counts, in_traffic = Counter(books.counts), engine.stats.steps - before["steps"]
         probe = self.probe(name, engine)
         again = leaked(engine)
-        after = Counter(facts(engine))
+        after = facts(engine)
         books.close()
         self.engine = engine
         del engine, books

@@ -95,15 +95,13 @@ def attend_flex(
 
 
 def allow_many_graphs() -> None:
-    """Let one function have graphs for one engine more, for each batch size, prefill length and window; dynamo's limit is 8.
-
-    All engines count together, also those that are closed: the layers of their models are the same functions.
+    """Let one function have a graph for each batch size, prefill length and window; dynamo's own limit is 8.
 
     Beyond it, fullgraph makes an error of what would otherwise be a silent and very slow fallback to eager.
     """
     config = torch._dynamo.config
-    config.recompile_limit += 64
-    config.accumulated_recompile_limit += 64
+    config.recompile_limit = max(config.recompile_limit, 64)
+    config.accumulated_recompile_limit = max(config.accumulated_recompile_limit, 1024)
 
 
 def compiled_attention(device_type: str) -> Attend:

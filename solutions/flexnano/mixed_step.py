@@ -26,7 +26,7 @@ from .attention import Attend, StepMask, prepare_mask
 from .kv_cache import PagedKVCache
 from .masks import MaskMod, all_of, block_mask_from_blocks, causal, sliding_window, visible_blocks
 from .page_table import PageTable
-from .path_probe import prompt_options
+from .path_probe import keys_of_a_tile
 from .planner import Chunk, Planner
 from .scheduler import Row
 
@@ -335,8 +335,9 @@ class MixedSteps:
             for window, table in engine.tables.items()
         }
         # The kernel for prompts: its tiles of queries must fit into a row, those of keys into a page.
-        head_dim, tile = max(layer.head_dim for layer in engine.layers), (self.block, engine.page_table.page_size)
-        self.options: Any = (engine._decode_options, prompt_options(engine.device, engine.dtype, head_dim, tile))
+        tile = {"BLOCK_M": self.block, "BLOCK_N": keys_of_a_tile(engine.dtype, engine.page_table.page_size)}
+        of_prompts = engine._prefill_options
+        self.options: Any = (engine._decode_options, None if of_prompts is None else of_prompts | tile)
 
     def run(self, rows: list[Row]) -> None:
         """Compute the rows of a step and give its sequences their next tokens."""

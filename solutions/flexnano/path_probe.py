@@ -28,20 +28,23 @@ def decode_options(device: torch.device, dtype: torch.dtype, group: int, page_si
     if device.type != "cuda":
         return None
     if group & (group - 1):
-        return {"BLOCK_M": 32, "BLOCK_N": min(page_size, 32 if dtype == torch.float32 else 64)}
-    if dtype == torch.float32 or torch.cuda.get_device_capability(device) < (9, 0):
+        return {"BLOCK_M": 32, "BLOCK_N": keys_of_a_tile(dtype, page_size)}
+    if not _hopper_in_16_bits(device, dtype):
         return None
     return {"BLOCK_N": min(page_size, 64), "num_warps": 4, "num_stages": 3}
 
 
-def prompt_options(
-    device: torch.device, dtype: torch.dtype, head_dim: int, tile: tuple[int, int] | None = None
-) -> dict[str, Any] | None:
-    """Options of FlexAttention's kernel for prompts, or None.
+def keys_of_a_tile(dtype: torch.dtype, page_size: int) -> int:
+    """The most keys that the general kernel takes at once: they must lie in one page, and find room."""
+    return min(page_size, 32 if dtype == torch.float32 else 64)
 
-    Args:
-        head_dim: of the largest heads.
-        tile: most queries and keys in a tile, where more would span rows or pages.  None: as many as one likes.
+
+def _hopper_in_16_bits(device: torch.device, dtype: torch.dtype) -> bool:
+    return dtype != torch.float32 and torch.cuda.get_device_capability(device) >= (9, 0)
+
+
+def prompt_options(device: torch.device, dtype: torch.dtype, head_dim: int) -> dict[str, Any] | None:
+    """Options of FlexAttention's kernel for prompts, or None.  `head_dim`: of the largest heads.
 
     A short row would be taken by the GPU kernel that is made for decode, and refused; hence FORCE_USE_FLEX_ATTENTION.
 
@@ -52,12 +55,8 @@ def prompt_options(
     if device.type != "cuda":
         return None
     options: dict[str, Any] = {"FORCE_USE_FLEX_ATTENTION": True}
-    wide = head_dim > 128 and dtype != torch.float32 and torch.cuda.get_device_capability(device) >= (9, 0)
-    if wide:
+    if head_dim > 128 and _hopper_in_16_bits(device, dtype):
         options |= {"BLOCK_M": 64, "BLOCK_N": 64, "num_warps": 4, "num_stages": 3, "USE_TMA": True}
-    if tile is not None:
-        keys = 32 if dtype == torch.float32 else 64
-        options |= {"BLOCK_M": tile[0], "BLOCK_N": min(tile[1], keys)}
     return options
 
 
