@@ -14,7 +14,7 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from multiprocessing.connection import Client, Connection, Listener
 from pathlib import Path
 from typing import Any
@@ -66,10 +66,10 @@ class Submission:
             return _usable(json.loads(message)["answer"])
         except (EOFError, OSError, ValueError, KeyError, TypeError, RecursionError) as error:
             self.close()
-            if over.is_set():
-                raise TookTooLong from error
             ended = Ended(str(error))
             ended.reason = self._watch.reasons.get(self.pid, "") if self._watch else ""
+            if over.is_set() and not ended.reason:
+                raise TookTooLong from error
             if not ended.reason and not isinstance(error, EOFError | ConnectionError):
                 ended.reason = "what it said can't be read"
             raise ended from error
@@ -171,16 +171,28 @@ class Watch(threading.Thread):
             tree = [root, *cell.below(root.pid, everyone)]
             taken = sum(max(0, one.anonymous - shared) for one in tree)
             if len(tree) > self.limits.processes:
-                self._end(tree, f"it started more than {self.limits.processes} processes")
+                self._end(root.pid, f"it started more than {self.limits.processes} processes")
             elif taken > self.limits.memory:
-                self._end(tree, f"it took more than {self.limits.memory / 2**30:.3g} GB of memory")
+                self._end(root.pid, f"it took more than {self.limits.memory / 2**30:.3g} GB of memory")
 
-    def _end(self, tree: list[cell.Process], reason: str) -> None:
-        self.reasons.update(dict.fromkeys((one.pid for one in tree), reason))
-        for how in (signal.SIGSTOP, signal.SIGKILL):
-            for one in tree:
-                with contextlib.suppress(OSError):
-                    os.kill(one.pid, how)
+    def _end(self, root: int, reason: str) -> None:
+        """End a process and all below it, also those that are being started while they are listed.
+
+        One that was left would hold the connection open, and the judge would wait for it until its patience ends.
+        """
+        tree: set[int] = set()
+        while new := {root, *(one.pid for one in cell.descendants(root))} - tree:
+            self.reasons.update(dict.fromkeys(new, reason))
+            _send(signal.SIGSTOP, new)  # who stands still starts nobody
+            tree |= new
+            time.sleep(0.01)  # a fork that had begun comes to its end
+        _send(signal.SIGKILL, tree)
+
+
+def _send(what: signal.Signals, to: Iterable[int]) -> None:
+    for pid in to:
+        with contextlib.suppress(OSError):
+            os.kill(pid, what)
 
 
 class Pool:
