@@ -31,7 +31,7 @@ PARTS = {
     "attention": r"flex_attention|flex_decod",
     "products": r"nvjet|gemm|cutlass|splitK|cublas|xmma",
     "sampling": r"ArgMax|softmax|isfinite|sort|scan",
-    "copies": r"[Mm]emcpy|[Mm]emset|copy",
+    "copies": r"[Mm]emcpy|[Mm]emset|(?<!_to_)copy",
 }
 """Part of a step by the name of a kernel, the first that fits; what fits none is pointwise: norms, rotations, activations."""
 

@@ -1,6 +1,6 @@
 # Your copy of solutions/flexnano/planner.py, made by `python -m course stubs`
 # Yours to write: the body of each function that says `raise NotImplementedError("Exercise ...")`.
-# untouched while the rest of this file has the hash 61ad874db518468f
+# untouched while the rest of this file has the hash 01b3b10df229c299
 """Modules 08 to 10: who takes part in a step, where a prompt may begin behind shared pages and be computed in parts.
 
 Module 05's scheduler keeps the queues, preempts and finishes; the planner only chooses differently.  It counts, for each
@@ -72,6 +72,7 @@ class Planner:
         self.unfinished: list[Sequence] = []
         self.read_all: Callable[[], None] = lambda: None  # module 07: reads the tokens that are on their way
         self.cached_tokens = 0  # that admitted sequences found computed
+        self.in_doubt = False  # a sequence went wrong, and others may have read what it computed
         scheduler.on_release = self.released
 
     # ------------------------------------------------------------------ a step
@@ -82,6 +83,8 @@ class Planner:
         for group in self.groups:
             if group.sharing is not None:
                 group.sharing.settle()
+        if self.in_doubt:
+            self.start_over()
         if any(sequence.pending for sequence in scheduler.waiting):
             self.read_all()  # whoever was preempted needs its newest token to start over
         while scheduler.has_work:
@@ -287,6 +290,19 @@ class Planner:
             if group.sharing is not None:
                 group.sharing.copies.clear()
                 group.sharing.distrust(sequence.slot, sequence.token_ids)
+                self.in_doubt = True
+
+    def start_over(self) -> None:
+        """Everyone who runs computes again what it has.  Given.
+
+        A NaN reaches keys before it too, since 0 · NaN is NaN.  Whoever shares pages with its sequence, or has copied one,
+        may have them, and not know: in the middle of a prompt no logits are looked at.
+        """
+        for sequence in reversed(list(self.scheduler.running)):
+            self.distrust(sequence)
+            self.scheduler.preempt(sequence)
+        self.read_all()
+        self.in_doubt = False
 
 
 # ---------------------------------------------------------------------- what a schedule costs those who read

@@ -40,11 +40,12 @@ class FastMixedSteps:
         self.fast, self.steps, self.device = fast, steps, fast.device
         engine = fast.engine
         on_gpu = self.device.type == "cuda"
-        # A quarter of what a step with a full budget has: few sizes are recorded, and little is padding.  A GPU computes
-        # products in tiles: a row of a few tokens more than a multiple of 256 takes as long as one of a hundred more.
-        tile = 256 if on_gpu else steps.block
-        self.tokens_step = max(1, round(steps.planner.token_budget / 4 / tile)) * tile
-        R = self.rows_recorded(steps.most_rows, self.fast.buckets[-1])
+        # Few sizes are recorded: quarters of what a budget holds, and just what is left of it beside the most that decode,
+        # since that is a step in which many wait.
+        budget = steps.planner.token_budget
+        self.quarter = max(1, round(budget / 4 / steps.block))
+        self.beside_most = max(1, -(-(budget - self.fast.buckets[-1]) // steps.block))
+        R = self.rows_recorded(steps.most_rows)
         L = R * steps.block
         # Rows: token, slot, position of each token of prompts; [R] slot, place of the last token, slot where that is due.
         self.inputs = torch.zeros(6, L, dtype=torch.int64, device=self.device)
@@ -67,7 +68,7 @@ class FastMixedSteps:
         if n and self.device.type == "cuda":
             # Each pair of numbers is recorded, so those that decode are filled up to the most.
             n = self.fast.buckets[-1]
-        R = self._send(chunks, n)
+        R = self._send(chunks)
         self.fast.state.set_rows([row.sequence.slot for row in decodes])
         self.steps.copy_pages()
         greedy = all(row.sequence.params.greedy and row.sequence.params.logprobs is None for row in due)
@@ -80,16 +81,15 @@ class FastMixedSteps:
         ]
         return due, self.chosen[: n + 2 * R], [*range(len(decodes)), *range(n, n + len(last))], checks
 
-    def rows_recorded(self, needed: int, n_decode: int) -> int:
-        """How many rows of prompts are recorded for a step that needs so many, beside so many decode rows."""
-        beside = n_decode if self.device.type == "cuda" else 0
-        tokens = -(-(needed * self.steps.block + beside) // self.tokens_step) * self.tokens_step
-        return (tokens - beside) // self.steps.block
+    def rows_recorded(self, needed: int) -> int:
+        """How many rows of prompts are recorded for a step that needs so many."""
+        R = -(-needed // self.quarter) * self.quarter
+        return self.beside_most if needed <= self.beside_most < R else R
 
-    def _send(self, chunks: list[Chunk], n_decode: int) -> int:
+    def _send(self, chunks: list[Chunk]) -> int:
         """The prompts' part of the row, filled up to a number of rows that is recorded; returns R."""
         layout = lay_out_chunks(chunks, self.steps.block)
-        R = self.rows_recorded(len(layout.row_slots), n_decode)
+        R = self.rows_recorded(len(layout.row_slots))
         L = len(layout.token_ids)
         self._turn = 1 - self._turn
         staging, sent = self._staging[self._turn], self._sent[self._turn]

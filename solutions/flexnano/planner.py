@@ -69,6 +69,7 @@ class Planner:
         self.unfinished: list[Sequence] = []
         self.read_all: Callable[[], None] = lambda: None  # module 07: reads the tokens that are on their way
         self.cached_tokens = 0  # that admitted sequences found computed
+        self.in_doubt = False  # a sequence went wrong, and others may have read what it computed
         scheduler.on_release = self.released
 
     # ------------------------------------------------------------------ a step
@@ -79,6 +80,8 @@ class Planner:
         for group in self.groups:
             if group.sharing is not None:
                 group.sharing.settle()
+        if self.in_doubt:
+            self.start_over()
         if any(sequence.pending for sequence in scheduler.waiting):
             self.read_all()  # whoever was preempted needs its newest token to start over
         while scheduler.has_work:
@@ -287,6 +290,19 @@ class Planner:
             if group.sharing is not None:
                 group.sharing.copies.clear()
                 group.sharing.distrust(sequence.slot, sequence.token_ids)
+                self.in_doubt = True
+
+    def start_over(self) -> None:
+        """Everyone who runs computes again what it has.  Given.
+
+        A NaN reaches keys before it too, since 0 · NaN is NaN.  Whoever shares pages with its sequence, or has copied one,
+        may have them, and not know: in the middle of a prompt no logits are looked at.
+        """
+        for sequence in reversed(list(self.scheduler.running)):
+            self.distrust(sequence)
+            self.scheduler.preempt(sequence)
+        self.read_all()
+        self.in_doubt = False
 
 
 # ---------------------------------------------------------------------- what a schedule costs those who read

@@ -240,3 +240,19 @@ def test_what_was_compiled_for_an_engine_goes_with_it() -> None:
     assert len(graphs_of(code)) == 0
     assert len(graphs_of(own)) == before, "the class's own code has graphs of an engine"
     assert layer.forward.__func__.__code__ is own
+
+
+@pytest.mark.compiles
+def test_a_model_that_was_asked_for_its_attentions_can_be_compiled() -> None:
+    """transformers leaves hooks on it then, which no compiler can follow; afterwards it can be asked again."""
+    model = families.FAMILIES["llama"]()
+    model.set_attn_implementation("eager")
+
+    def attentions() -> int:
+        return len(model(input_ids=torch.tensor([[5, 6, 7]]), output_attentions=True, use_cache=False).attentions)
+
+    assert attentions() == 2
+    with Inference(model, None, 2, 64, 16, 16, fast=True, attention="compiled") as engine:
+        (result,) = engine.generate([[5, 6, 7]], SamplingParams(max_new_tokens=3, ignore_eos=True))
+    assert len(result.token_ids) == 3, result.error
+    assert attentions() == 2

@@ -213,8 +213,10 @@ class Machine(RuleBasedStateMachine):
     @property
     def may_catch_it(self) -> bool:
         """Whether a NaN may end others too.  It reaches keys before it, since 0 · NaN is NaN, so whoever shares pages in the
-        step that computes them has it; and by module 07's path pages may be others' before the host knows."""
-        return bool(self.poisoned) and self.engine.planner is not None and (self.sharing or self.fast)
+        step that computes them has it; and by module 07's path pages may be others' before the host knows.  Nobody is ever
+        given a wrong token."""
+        chosen = any(POISON in tokens for tokens in self.tokens.values())
+        return (bool(self.poisoned) or chosen) and (self.sharing or self.fast)
 
     def check(
         self,
@@ -306,3 +308,49 @@ def test_every_request_ends_once_with_what_a_dense_model_gives_it_alone(
     machine = type("Machine", (Machine,), options)
     drive(machine, examples=3 * factor, steps=12, shrink=False)
     print(f"{name_of(combination)}: " + ", ".join(f"{n:,} {what}" for what, n in counted.items()))
+
+
+# ---------------------------------------------------------------------- what was found once
+
+
+def replay(options: dict[str, bool], begin: dict[str, Any], acts: list[tuple[str, dict[str, Any]]]) -> None:
+    """Do what a run did that found a mistake."""
+    counted = dict.fromkeys(["examples", "steps", "preemptions", "cached tokens"], 0)
+    machine = type("Machine", (Machine,), {**options, "counted": counted})()
+    machine.begin(**begin)
+    try:
+        for name, arguments in acts:
+            getattr(machine, name)(**arguments)
+            machine.pages_and_slots_are_in_order()
+    finally:
+        machine.teardown()
+
+
+def test_who_shares_a_page_with_a_nan_in_it_computes_it_again() -> None:
+    """The poisoned one computes the common beginning, whose keys are NaN with it, and another's prompt goes on from there."""
+    replay(
+        dict(fast=True, sharing=True, fused=True),
+        dict(family="llama", window=5, sinks=6, page=4, n_slots=4, spare=0, budget=8, chunk=8),
+        [
+            ("ask_with_poison", dict(asked=(4, 0, 3), at=26, n_tokens=3)),
+            (
+                "samples",
+                dict(asked=(3, 2, 5), n=3, params=SamplingParams(max_new_tokens=6, temperature=0.9, top_k=20, seed=0)),
+            ),
+            ("ask_with_poison", dict(asked=(0, 1, 1), at=21, n_tokens=1)),
+            ("break_a_step", dict(call=2, interrupt=False, layer=0)),
+            ("ask_with_poison", dict(asked=(5, 2, 3), at=27, n_tokens=4)),
+            ("samples", dict(asked=(15, 0, 2), n=2, params=SamplingParams(max_new_tokens=16, seed=1))),
+        ],
+    )
+
+
+def test_who_has_copied_a_page_with_a_nan_in_it_computes_it_again() -> None:
+    replay(
+        dict(fast=True, sharing=True, fused=True, windowed=True),
+        dict(family="llama", window=8, sinks=6, page=4, n_slots=2, spare=1, budget=1, chunk=16),
+        [
+            ("ask_with_poison", dict(asked=(16, 0, 1), at=3, n_tokens=1)),
+            ("ask_the_same_of_many", dict(asked=(3, 2, 3), n=2, params=SamplingParams(max_new_tokens=12, seed=1))),
+        ],
+    )

@@ -23,6 +23,7 @@ def __init__(
     self.slot_of_row = torch.zeros(max_batch_size, dtype=torch.int64, device=device)
     self.capacity = [0] * (max_batch_size + 1)
     self.owned = [[] for _ in range(max_batch_size + 1)]
+    self.sharing = None
     {slots}
     {pages}
 """
