@@ -75,9 +75,9 @@ WORKLOADS = {
 }
 
 
-def make_model(name: str) -> Any:
-    """A model of transformers with a published shape and random weights in bfloat16."""
-    from transformers import AutoConfig, AutoModelForCausalLM
+def config_of(name: str) -> Any:
+    """A published shape, as transformers has it."""
+    from transformers import AutoConfig
 
     shape: dict[str, Any] = {
         "Gemma-2-2B": dict(
@@ -107,10 +107,16 @@ def make_model(name: str) -> Any:
             max_position_embeddings=40_960,
         ),
     }[name]
-    config = AutoConfig.for_model(shape.pop("model_type"), **shape)
+    return AutoConfig.for_model(shape.pop("model_type"), **shape)
+
+
+def make_model(name: str) -> Any:
+    """A model of transformers with a published shape and random weights in bfloat16."""
+    from transformers import AutoModelForCausalLM
+
     torch.manual_seed(0)
     with torch.device("cuda"):
-        model = AutoModelForCausalLM.from_config(config, dtype=torch.bfloat16)
+        model = AutoModelForCausalLM.from_config(config_of(name), dtype=torch.bfloat16)
     return model.eval().requires_grad_(False)
 
 

@@ -221,6 +221,18 @@ def test_an_interrupt_anywhere_in_a_fused_step_gives_everything_back(make_engine
     assert_results(PROMPTS, ask(engine, PROMPTS, greedy(12)), greedy(12), window=Window(20, 2))
 
 
+@pytest.mark.parametrize(
+    ("needed", "recorded"), [(1, 3), (3, 3), (4, 6), (9, 9), (10, 11), (11, 11), (12, 12), (13, 15), (23, 24)]
+)
+def test_few_sizes_of_steps_are_recorded_and_one_fits_a_full_budget_beside_a_full_batch(
+    make_engine: MakeEngine, needed: int, recorded: int
+) -> None:
+    """Budget 360: eleven rows of 32 hold what is left of it beside eight that decode."""
+    engine = make_engine(max_batch_size=8, fuse_prefill=True, prefill_chunk=360, fast=True)
+    assert engine.fast is not None and engine.fast.mixed is not None
+    assert engine.fast.mixed.rows_recorded(needed) == recorded
+
+
 @pytest.mark.compiles
 @pytest.mark.parametrize("family", ["llama", pytest.param("gemma2", marks=pytest.mark.slow)])
 def test_the_compiled_path_gives_the_same_and_compiles_nothing_in_steady_state(
