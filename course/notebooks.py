@@ -338,10 +338,16 @@ def _collect(message: dict[str, Any], outputs: list[dict[str, Any]]) -> None:
 
 
 def main(arguments: list[str]) -> int:
-    """Run notebooks (`03`, none: all) on the reference and store their outputs."""
+    """Run notebooks (`03`, `3`, none: all) on the reference and store their outputs."""
     failed = False
     for argument in arguments or [""]:
-        for path in sorted((ROOT / "notebooks").glob(f"{argument}*.ipynb")):
+        number = argument.zfill(2) if argument.isdigit() else argument
+        paths = sorted((ROOT / "notebooks").glob(f"{number}*.ipynb"))
+        if not paths:
+            there = ", ".join(path.name[:2] for path in sorted((ROOT / "notebooks").glob("*.ipynb")))
+            say(f"no notebook's name begins with {argument!r}; there are {there}")
+            failed = True
+        for path in paths:
             done = run(path.read_text(encoding="utf-8"), path.parent)
             for error in done.errors:
                 say(f"{path.name}: {error}")

@@ -327,3 +327,8 @@ def test_every_link_comes_from_one_setting() -> None:
     for path in sorted((ROOT / "course").rglob("*.py")):
         text = path.read_text(encoding="utf-8")
         assert path.name == "settings.py" or "github.com/flexnano" not in text, path
+
+
+def test_a_number_that_no_notebook_has_is_named(capsys: pytest.CaptureFixture[str]) -> None:
+    assert notebooks.main(["99"]) == 1
+    assert "no notebook's name begins with '99'; there are 00, 01, 02" in capsys.readouterr().out
