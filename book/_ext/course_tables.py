@@ -254,6 +254,15 @@ def intensity(card: dict[str, Any]) -> float:
     return card["tflops"] * 1000 / card["gb_per_second"]
 
 
+def no_role_is_left_as_text(_app: Sphinx, document: nodes.document) -> None:
+    """A `|` in the cell of a table ends the cell, also inside a role: what is left of it would be shown as it stands."""
+    for text in document.findall(nodes.Text):
+        if not isinstance(text.parent, nodes.literal | nodes.literal_block) and (
+            left := re.search(r"\{(result|src|minutes|doc|ref|term)\}`\S*", text)
+        ):
+            log.warning("%s was not understood; in a table a | is written \\|", left[0], location=text.parent)
+
+
 def setup(app: Sphinx) -> None:
     directives: Iterable[tuple[str, type[Made]]] = (
         ("results", Results),
@@ -266,3 +275,4 @@ def setup(app: Sphinx) -> None:
         app.add_directive(name, directive)
     app.add_role("result", result)
     app.add_role("minutes", minutes)
+    app.connect("doctree-read", no_role_is_left_as_text)
