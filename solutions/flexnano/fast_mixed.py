@@ -40,11 +40,11 @@ class FastMixedSteps:
         self.fast, self.steps, self.device = fast, steps, fast.device
         engine = fast.engine
         on_gpu = self.device.type == "cuda"
-        # Few sizes are recorded: quarters of what a budget holds, and just what is left of it beside the most that decode,
-        # since that is a step in which many wait.
+        # Few sizes are recorded: quarters of what a budget holds, and, if they share it with those who decode, just what is
+        # left beside the most of these, since that is a step in which many wait.
         budget = steps.planner.token_budget
         self.quarter = max(1, round(budget / 4 / steps.block))
-        self.beside_most = max(1, -(-(budget - self.fast.buckets[-1]) // steps.block))
+        self.beside_most = -(-(budget - self.fast.buckets[-1]) // steps.block) if steps.planner.fuse else 0
         R = self.rows_recorded(steps.most_rows)
         L = R * steps.block
         # Rows: token, slot, position of each token of prompts; [R] slot, place of the last token, slot where that is due.
