@@ -27,7 +27,7 @@ import torch
 
 from benchmarks import engines
 from benchmarks.engines import Engine, Limits
-from benchmarks.machine import describe_code, describe_machine, slug, versions
+from benchmarks.machine import describe_machine, head, write
 from benchmarks.workload import Request
 
 RESULTS = Path(__file__).with_name("results")
@@ -226,28 +226,20 @@ def main(argv: list[str]) -> dict[str, Any]:
         "flops_per_second": rates.flops_per_second,
     }
     print(f"{machine['name']}: {args.workload}, {args.engine}, {batch} at once", flush=True)
+    what = "output tokens per second of one engine on a fixed workload"
+    if not args.repeats:
+        what = "seconds from construction to the first token"
     report = {
-        "what": "output tokens per second of one engine on a fixed workload"
-        if args.repeats
-        else "seconds from construction to the first token",
-        "date": time.strftime("%Y-%m-%d %H:%M:%S %z"),
-        "command": "python -m benchmarks.throughput " + " ".join(argv),
-        "code": describe_code(),
-        "machine": machine,
-        "versions": versions(),
+        **head(what, "python -m benchmarks.throughput " + " ".join(argv), machine),
         "workload": asdict(workload),
         "engine": args.engine,
         "max_batch_size": batch,
         "options": args.options,
         **measure(workload, args.engine, batch, args.repeats, args.options),
     }
-    args.output.mkdir(parents=True, exist_ok=True)
-    what = "ready-" * (not args.repeats) + args.workload
-    name = f"{what}-{args.engine}-{batch}-{slug(machine['name'])}.json"
-    (args.output / name).write_text(json.dumps(report, indent=1) + "\n", encoding="utf-8")
+    ready = "ready-" * (not args.repeats)
+    path = write(report, args.output, f"{ready}{args.workload}-{args.engine}-{batch}")
     print(f"first token {report['construction_to_first_token_seconds']} s after construction began")
     if args.repeats:
-        print(
-            f"{report['tokens_per_second']:,.0f} tokens/s, the median of {args.repeats}; written to {args.output / name}"
-        )
+        print(f"{report['tokens_per_second']:,.0f} tokens/s, the median of {args.repeats}; written to {path}")
     return report

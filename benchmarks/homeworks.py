@@ -12,7 +12,6 @@ from __future__ import annotations
 
 import argparse
 import itertools
-import json
 import random
 import statistics
 import time
@@ -24,7 +23,7 @@ from typing import Any
 import torch
 
 from benchmarks.heavy import RESULTS, make_model, rehearse
-from benchmarks.machine import describe_code, describe_machine, slug, versions
+from benchmarks.machine import describe_machine, head, write
 
 Report = dict[str, Any]
 
@@ -291,18 +290,12 @@ def main() -> None:
     args = parser.parse_args()
     machine = describe_machine("cuda")
     print(f"{machine['name']}: {args.workload}", flush=True)
+    command = f"python -m benchmarks.homeworks {args.workload} --repeats {args.repeats}"
     report = {
-        "what": (WORKLOADS[args.workload].__doc__ or "").strip(),
-        "date": time.strftime("%Y-%m-%d %H:%M:%S %z"),
-        "command": f"python -m benchmarks.homeworks {args.workload} --repeats {args.repeats}",
-        "code": describe_code(),
-        "machine": machine,
-        "versions": versions(),
+        **head((WORKLOADS[args.workload].__doc__ or "").strip(), command, machine),
         **WORKLOADS[args.workload](args.repeats),
     }
-    args.output.mkdir(parents=True, exist_ok=True)
-    path = args.output / f"homework-{args.workload}-{slug(machine['name'])}.json"
-    path.write_text(json.dumps(report, indent=1) + "\n", encoding="utf-8")
+    path = write(report, args.output, f"homework-{args.workload}")
     print(f"written to {path}")
 
 

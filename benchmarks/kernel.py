@@ -13,10 +13,8 @@ from __future__ import annotations
 
 import argparse
 import itertools
-import json
 import random
 import statistics
-import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -26,7 +24,7 @@ import torch
 from torch import Tensor, nn
 
 from benchmarks.heavy import RESULTS
-from benchmarks.machine import describe_code, describe_machine, slug, versions
+from benchmarks.machine import describe_machine, head, write
 
 Row = dict[str, Any]
 Options = dict[str, Any] | None
@@ -260,20 +258,13 @@ def main() -> None:
         raise SystemExit("benchmarks.kernel measures a GPU, and none is found here")
     machine = describe_machine("cuda")
     report: Row = {
-        "what": "single kernels, in microseconds",
-        "date": time.strftime("%Y-%m-%d %H:%M:%S %z"),
-        "command": " ".join(["python -m benchmarks.kernel", *args.what]),
-        "code": describe_code(),
-        "machine": machine,
-        "versions": versions(),
+        **head("single kernels, in microseconds", " ".join(["python -m benchmarks.kernel", *args.what]), machine),
     }
     for name in args.what or WORK:
         print(f"{machine['name']}: {name}", flush=True)
         report[name] = WORK[name](torch.device("cuda"), lambda line: print(line, flush=True))
         torch.cuda.empty_cache()
-    args.output.mkdir(parents=True, exist_ok=True)
-    path = args.output / f"kernel-{slug(machine['name'])}.json"
-    path.write_text(json.dumps(report, indent=1) + "\n", encoding="utf-8")
+    path = write(report, args.output, "kernel")
     print(f"written to {path}")
 
 

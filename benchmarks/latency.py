@@ -22,7 +22,7 @@ from typing import Any
 import torch
 
 from benchmarks.heavy import RESULTS, WORKLOADS, Requests, make_model, rehearse
-from benchmarks.machine import describe_code, describe_machine, slug, versions
+from benchmarks.machine import describe_machine, head, write
 
 Row = dict[str, Any]
 
@@ -116,24 +116,18 @@ def main() -> None:
             made = len(engine.fast.seconds_to_make)
             rows.append({"requests_per_second": rate, **found, "compiled_meanwhile": compiled})
             print(f"  {rows[-1]}", flush=True)
+    rates = " ".join(f"{rate:g}" for rate in args.rates)
+    command = f"python -m benchmarks.latency --workload {args.workload} --rates {rates}"
     report = {
-        "what": "waits while requests arrive at several rates",
-        "date": time.strftime("%Y-%m-%d %H:%M:%S %z"),
-        "command": f"python -m benchmarks.latency --workload {args.workload} --rates "
-        + " ".join(f"{rate:g}" for rate in args.rates),
-        "code": describe_code(),
-        "machine": machine,
-        "versions": versions(),
+        **head("waits while requests arrive at several rates", command, machine),
         "model": workload.model,
         "max_batch_size": batch,
         "options": options,
         "seconds": args.seconds,
         "rates": rows,
     }
-    args.output.mkdir(parents=True, exist_ok=True)
     fused = "-fused" if options.get("fuse_prefill") else ""
-    path = args.output / f"latency-{args.workload}{fused}-{slug(machine['name'])}.json"
-    path.write_text(json.dumps(report, indent=1) + "\n", encoding="utf-8")
+    path = write(report, args.output, f"latency-{args.workload}{fused}")
     print(f"written to {path}")
 
 

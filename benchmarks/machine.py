@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import json
 import platform
 import re
 import subprocess
+import time
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -47,6 +49,26 @@ def cpu_name() -> str:
 
 def slug(name: str) -> str:
     return re.sub(r"[^a-z0-9]+", "-", name.lower()).strip("-")
+
+
+def head(what: str, command: str, machine: dict[str, Any]) -> dict[str, Any]:
+    """What the report of a measurement begins with; `machine`: from `describe_machine`."""
+    return {
+        "what": what,
+        "date": time.strftime("%Y-%m-%d %H:%M:%S %z"),
+        "command": command,
+        "code": describe_code(),
+        "machine": machine,
+        "versions": versions(),
+    }
+
+
+def write(report: dict[str, Any], folder: Path, name: str) -> Path:
+    """Write a report into a folder, under a name that ends in the machine's."""
+    folder.mkdir(parents=True, exist_ok=True)
+    path = folder / f"{name}-{slug(report['machine']['name'])}.json"
+    path.write_text(json.dumps(report, indent=1) + "\n", encoding="utf-8")
+    return path
 
 
 def versions() -> dict[str, str]:

@@ -23,7 +23,7 @@ from typing import Any
 import torch
 
 from benchmarks.heavy import RESULTS, WORKLOADS, make_model
-from benchmarks.machine import describe_code, describe_machine, slug, versions
+from benchmarks.machine import describe_machine, head, write
 
 Row = dict[str, Any]
 
@@ -164,20 +164,14 @@ def main() -> None:
             print(f"{machine['name']}, {args.workload}: {json.dumps(cases[-1])}", flush=True)
             del model
             torch.cuda.empty_cache()
+    rows, contexts = (" ".join(map(str, numbers)) for numbers in (args.rows, args.context))
+    command = f"python -m benchmarks.step --workload {args.workload} --rows {rows} --context {contexts}"
     report = {
-        "what": "where the time of a decode step goes",
-        "date": time.strftime("%Y-%m-%d %H:%M:%S %z"),
-        "command": f"python -m benchmarks.step --workload {args.workload} --rows {' '.join(map(str, args.rows))} "
-        f"--context {' '.join(map(str, args.context))}",
-        "code": describe_code(),
-        "machine": machine,
-        "versions": versions(),
+        **head("where the time of a decode step goes", command, machine),
         "model": workload.model,
         "cases": cases,
     }
-    args.output.mkdir(parents=True, exist_ok=True)
-    path = args.output / f"step-{args.workload}-{slug(machine['name'])}.json"
-    path.write_text(json.dumps(report, indent=1) + "\n", encoding="utf-8")
+    path = write(report, args.output, f"step-{args.workload}")
     print(f"written to {path}")
 
 

@@ -243,10 +243,15 @@ def end_all(which: Callable[[], Iterable[int]]) -> None:
         if not alive:
             return
         for how in (signal.SIGSTOP, signal.SIGKILL):  # first none may start another
-            for pid in alive:
-                with contextlib.suppress(OSError):
-                    os.kill(pid, how)
+            send(how, alive)
         time.sleep(0.01)
+
+
+def send(what: signal.Signals, to: Iterable[int]) -> None:
+    """Send a signal to processes; some may have ended already."""
+    for pid in to:
+        with contextlib.suppress(OSError):
+            os.kill(pid, what)
 
 
 def _is_dead(pid: int) -> bool:

@@ -14,7 +14,7 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from multiprocessing.connection import Client, Connection, Listener
 from pathlib import Path
 from typing import Any
@@ -183,16 +183,10 @@ class Watch(threading.Thread):
         tree: set[int] = set()
         while new := {root, *(one.pid for one in cell.descendants(root))} - tree:
             self.reasons.update(dict.fromkeys(new, reason))
-            _send(signal.SIGSTOP, new)  # who stands still starts nobody
+            cell.send(signal.SIGSTOP, new)  # who stands still starts nobody
             tree |= new
             time.sleep(0.01)  # a fork that had begun comes to its end
-        _send(signal.SIGKILL, tree)
-
-
-def _send(what: signal.Signals, to: Iterable[int]) -> None:
-    for pid in to:
-        with contextlib.suppress(OSError):
-            os.kill(pid, what)
+        cell.send(signal.SIGKILL, tree)
 
 
 class Pool:
