@@ -117,7 +117,8 @@ def main() -> None:
             rows.append({"requests_per_second": rate, **found, "compiled_meanwhile": compiled})
             print(f"  {rows[-1]}", flush=True)
     rates = " ".join(f"{rate:g}" for rate in args.rates)
-    command = f"python -m benchmarks.latency --workload {args.workload} --rates {rates}"
+    command = f"python -m benchmarks.latency --workload {args.workload} --rates {rates} --seconds {args.seconds:g}"
+    command += f" --options '{json.dumps(args.options)}'" * bool(args.options)
     report = {
         **head("waits while requests arrive at several rates", command, machine),
         "model": workload.model,
