@@ -75,9 +75,11 @@ def engine(report: Report, above: Any, below: Any) -> None:
             above.plot([s["minute"] for s in samples], values, color=colour, label=f"device, {key}")
     above.legend(fontsize=8, frameon=False, loc="lower right")
     above.set_ylabel("memory, MiB")
-    key = "probe_ms" if report["device"] == "cuda" else "probe_processor_ms"
+    key = "probe_ms" if report["device"] == "cuda" else "probe_by_yardstick"
     for colour, name in zip(COLOURS, report["settings"], strict=False):
         own = [turn for turn in turns if turn["setting"] == name]
         below.plot([t["minute"] for t in own], [t[key] for t in own], ".-", ms=4, lw=1, color=colour, label=name)
-    below.set_ylabel("decode step of eight\nrequests, ms" + ("" if key == "probe_ms" else " of the processor"))
+    below.set_ylabel(
+        "decode step of eight\nrequests, " + ("ms" if key == "probe_ms" else "by the model's\nlast product")
+    )
     below.set_xlabel("minutes")

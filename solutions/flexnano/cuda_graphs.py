@@ -55,15 +55,17 @@ class Graph:
         self.function, self.graph, self.pool = function, None, pool
         if device.type != "cuda":
             return
-        # Twice before recording: what is compiled or set up on first use must not be part of the graph.
-        side = torch.cuda.Stream(device)
+        self.graph = torch.cuda.CUDAGraph()
+        recording = torch.cuda.graph(self.graph, pool=pool)
+        # Twice before recording: what is compiled or set up on first use must not be part of the graph.  On the stream that
+        # records, the same for all graphs: cuBLAS keeps 32 MiB for each stream that it has ever run on.
+        side = recording.capture_stream
         side.wait_stream(torch.cuda.current_stream(device))
         with torch.cuda.stream(side):
             function()
             function()
         torch.cuda.current_stream(device).wait_stream(side)
-        self.graph = torch.cuda.CUDAGraph()
-        with torch.cuda.graph(self.graph, pool=pool):
+        with recording:
             function()
         self.pool = self.graph.pool()
 
