@@ -1,6 +1,6 @@
 # Your copy of solutions/flexnano/cuda_graphs.py, made by `python -m course stubs`
 # Yours to write: the body of each function that says `raise NotImplementedError("Exercise ...")`.
-# untouched while the rest of this file has the hash aba0feb4ac02e8b5
+# untouched while the rest of this file has the hash ecca69a146363491
 """Module 07: CUDA graphs.  A decode step is a thousand small kernels; recorded once, they are launched as one.
 
 A graph repeats exactly what was recorded: the same kernels on the same addresses with the same numbers.  So whatever changes
@@ -60,6 +60,7 @@ class Graph:
         # Twice before recording: what is compiled or set up on first use must not be part of the graph.  On the stream that
         # records, the same for all graphs: cuBLAS keeps 32 MiB for each stream that it has ever run on.
         side = recording.capture_stream
+        assert side is not None
         side.wait_stream(torch.cuda.current_stream(device))
         with torch.cuda.stream(side):
             function()

@@ -60,6 +60,7 @@ class Graph:
         # Twice before recording: what is compiled or set up on first use must not be part of the graph.  On the stream that
         # records, the same for all graphs: cuBLAS keeps 32 MiB for each stream that it has ever run on.
         side = recording.capture_stream
+        assert side is not None
         side.wait_stream(torch.cuda.current_stream(device))
         with torch.cuda.stream(side):
             function()
