@@ -3,9 +3,11 @@
     python -m benchmarks.throughput --workload gemma2                      # this engine
     python -m benchmarks.throughput --workload qwen3 --engine transformers-cb
     python -m benchmarks.throughput --workload gemma2 --max-batch-size 512 --output DIR
+    python -m benchmarks.throughput --workload gemma2 --engine transformers-static --requests 64 --repeats 1
 
 Greedy, the end of sequence ignored.  First a rehearsal with other prompts, in which everything is compiled and recorded, then
 the workload `--repeats` times; the median counts.  Results go to a JSON file for each card, workload, engine and batch size.
+What takes minutes can be given the first `--requests` alone; its result is named a part, and compared with parts.
 """
 
 from __future__ import annotations
@@ -18,7 +20,7 @@ import random
 import statistics
 import time
 from collections.abc import Callable
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -50,6 +52,7 @@ class Workload:
     max_batch_size: int
     max_seq_length: int
     common: int = 0
+    max_prefill_tokens: int = 8192
 
     @property
     def longest(self) -> int:
@@ -71,7 +74,7 @@ WORKLOADS = {
     "gemma2": Workload("Gemma-2-2B", 512, (16, 512), (128, 512), 250_000, 256, 1024),
     "qwen3": Workload("Qwen3-0.6B", 256, (100, 1024), (100, 1024), 10_000, 256, 2048),
     "shared-prefix": Workload("Gemma-2-2B", 256, (64, 64), (128, 128), 250_000, 256, 2048, common=1024),
-    "long": Workload("Qwen3-0.6B", 64, (8192, 32_000), (128, 512), 10_000, 16, 32_768),
+    "long": Workload("Qwen3-0.6B", 64, (8192, 32_000), (128, 512), 10_000, 16, 32_768, max_prefill_tokens=32_768),
 }
 
 
@@ -128,7 +131,7 @@ NEEDS = {"vllm": "vllm", "nano-vllm": "nanovllm", "flex-nano-vllm": "flex_nano_v
 def make_engine(name: str, model: Any, workload: Workload, batch: int, options: dict[str, Any]) -> Engine:
     """One of engines.py, with room for a batch in which every sequence is as long as the workload's longest."""
     page_size = options.get("page_size", 64)
-    limits = Limits(batch, workload.max_seq_length, page_size, max_prefill_tokens=8192)
+    limits = Limits(batch, workload.max_seq_length, page_size, workload.max_prefill_tokens)
     n_pages = batch * -(-workload.longest // page_size)
     # Without a tokenizer this engine makes no text; the others only ask theirs for the padding.
     tokenizer = None if name == "flexnano" else SimpleNamespace(pad_token_id=0)
@@ -144,7 +147,25 @@ def facts(engine: Engine) -> dict[str, Any]:
         made = fast.seconds_to_make if fast is not None else {}
         said["stats_with_rehearsal"] = asdict(engine.engine.stats)
         said["seconds_to_make"] = {what: round(seconds, 2) for what, seconds in made.items()}
+        said["memory_gib"] = memory_of(engine.engine.model, engine.engine)
     return said
+
+
+def memory_of(model: Any, engine: Any) -> dict[str, float]:
+    """GiB on the device: what the weights take, the cache, and everything else that torch holds or has held at most."""
+    storages = [p.untyped_storage() for p in model.parameters()]  # tied and merged weights share theirs
+    weights = sum({one.data_ptr(): one.nbytes() for one in storages}.values())
+    cache = sum(one.k_cache.nbytes + one.v_cache.nbytes for one in engine.caches)
+    found = {"weights": weights, "cache": cache}
+    if model.device.type == "cuda":
+        held, most = torch.cuda.memory_allocated(), torch.cuda.max_memory_allocated()
+        free, total = torch.cuda.mem_get_info()
+        found |= {"other_held": held - weights - cache, "other_at_most": most - weights - cache}
+        found |= {
+            "reserved": torch.cuda.memory_reserved(),
+            "outside_torch": total - free - torch.cuda.memory_reserved(),
+        }
+    return {what: round(n / 2**30, 3) for what, n in found.items()}
 
 
 def measure(workload: Workload, name: str, batch: int, repeats: int, options: dict[str, Any]) -> dict[str, Any]:
@@ -205,6 +226,7 @@ def main(argv: list[str]) -> dict[str, Any]:
     parser.add_argument("--workload", choices=list(WORKLOADS), required=True)
     parser.add_argument("--engine", choices=[*ENGINES, *NEEDS], default="flexnano")
     parser.add_argument("--max-batch-size", type=int)
+    parser.add_argument("--requests", type=int, help="only so many of the workload, the first ones")
     parser.add_argument(
         "--repeats", type=int, default=3, help="0: only how long the first token takes after construction"
     )
@@ -217,6 +239,8 @@ def main(argv: list[str]) -> dict[str, Any]:
             raise SystemExit(f"{args.engine} can't be imported here (no module {module}); its figures are in README.md")
         raise SystemExit(f"{args.engine} is installed, but this benchmark does not know how to run it yet")
     workload = WORKLOADS[args.workload]
+    if args.requests:
+        workload = replace(workload, requests=args.requests)
     batch = args.max_batch_size or workload.max_batch_size
     from flexnano import measure_machine
 
@@ -237,8 +261,8 @@ def main(argv: list[str]) -> dict[str, Any]:
         "options": args.options,
         **measure(workload, args.engine, batch, args.repeats, args.options),
     }
-    ready = "ready-" * (not args.repeats)
-    path = write(report, args.output, f"{ready}{args.workload}-{args.engine}-{batch}")
+    kind = "ready-" if not args.repeats else "part-" if args.requests else ""
+    path = write(report, args.output, f"{kind}{args.workload}-{args.engine}-{batch}")
     print(f"first token {report['construction_to_first_token_seconds']} s after construction began")
     if args.repeats:
         print(f"{report['tokens_per_second']:,.0f} tokens/s, the median of {args.repeats}; written to {path}")

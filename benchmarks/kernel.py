@@ -114,44 +114,71 @@ def attention_of(softcap: Callable[..., Tensor] | None, options: Options) -> Cal
 
 
 def decode(
-    device: torch.device, sizes: list[tuple[int, int]], pages: tuple[int, ...], say: Callable[[str], None]
+    device: torch.device, sizes: list[tuple[int, int, int]], say: Callable[[str], None], pool_tokens: int = 524_288
 ) -> Row:
-    """One query for each row over shuffled pages: bytes of cache read per second, of what the card can read."""
+    """One query for each row over shuffled pages: bytes of cache read per second, of what the card can read.
+
+    Args:
+        sizes: (rows, tokens of each, tokens of a page).
+        pool_tokens: of the pool in which they lie, or as many as they have if that is more.
+    """
     from flexnano import PageTable, measure_machine, soft_cap
-    from flexnano.mixed_step import RowMasks, plain_pages, plain_rule
+    from flexnano.cuda_graphs import DecodeMask, DecodeState
     from flexnano.path_probe import decode_options
 
     read = measure_machine(device.type, torch.bfloat16).bytes_per_second
     rows: list[Row] = []
-    for (name, shape), page_size, (n_rows, context) in itertools.product(SHAPES.items(), pages, sizes):
+    for (name, shape), (n_rows, context, page_size) in itertools.product(SHAPES.items(), sizes):
         width = -(-context // page_size)
-        table = PageTable(n_rows * width, page_size, n_rows, width * page_size, device)
+        n_pages = max(n_rows * width, pool_tokens // page_size)
+        table = PageTable(n_pages, page_size, n_rows, width * page_size, device)
         slots = [table.allocate() for _ in range(n_rows)]
-        # Page by page in random order, so that no sequence's pages lie side by side.
+        # The pool's pages, and whose turn it is, in random order, so that no sequence's pages lie side by side.
+        rng = random.Random(0)
+        rng.shuffle(table.free_pages)
         order = slots * width
-        random.Random(0).shuffle(order)
+        rng.shuffle(order)
         have = dict.fromkeys(slots, 0)
         for slot in order:
             have[slot] += 1
             table.reserve(slot, min(context, have[slot] * page_size))
-        masks = RowMasks(table, n_rows, 1, plain_rule(None), plain_pages(table, None))
-        position = torch.full((n_rows, 1), context - 1, device=device)
-        mask = masks.block_mask(torch.tensor(slots, device=device), position)
-        keys = mask.seq_lengths[1]
+        state = DecodeState(n_rows, device)
+        state.set_rows(slots)
+        state.position_B[:] = context - 1
+        table.slot_of_row = state.slot_B
+
+        def up_to_itself(b: Tensor, h: Tensor, q: Tensor, position: Tensor) -> Tensor:
+            return position <= state.position_B[b]  # noqa: B023
+
+        masks = DecodeMask(table, state, up_to_itself, None)
+        masks.fill(n_rows)
+        keys = (n_pages + 1) * page_size
         q = numbers(n_rows, shape.q_heads, 1, shape.head_dim, device=device)
         k, v = (numbers(1, shape.kv_heads, keys, shape.head_dim, device=device) for _ in range(2))
         cap = soft_cap(shape.softcap) if shape.softcap else None
         group = shape.q_heads // shape.kv_heads
-        for what, options in (("own", None), ("chosen", decode_options(device, torch.bfloat16, group, page_size))):
+        chosen = decode_options(device, torch.bfloat16, group, page_size)
+        ways: list[tuple[str, Any, Options]] = [
+            ("two", masks.block_mask(n_rows), None),
+            ("two", masks.block_mask(n_rows), chosen),
+        ]
+        if device.type == "cuda" and n_rows * shape.kv_heads <= processors(device):
+            ways.append(("one", DecodeMask(table, state, up_to_itself, None).one_list(n_rows), chosen))
+        for lists, mask, options in ways:
             attend = attention_of(cap, options)
             us = microseconds(lambda: attend(q, k, v, mask))  # noqa: B023
             rate = n_rows * shape.kv_bytes(context) / us * 1e6
-            case = {"model": name, "rows": n_rows, "context": context, "page_size": page_size, "options": what}
+            case = {"model": name, "rows": n_rows, "context": context, "page_size": page_size}
+            case |= {"options": "own" if options is None else "chosen", "lists": lists}
             rows.append(
                 {**case, "us": round(us, 1), "gb_per_second": round(rate / 1e9), "share": round(rate / read, 3)}
             )
             say(f"  {rows[-1]}")
-    return {"read_gb_per_second": round(read / 1e9), "cases": rows}
+    return {"read_gb_per_second": round(read / 1e9), "pool_tokens": pool_tokens, "cases": rows}
+
+
+def processors(device: torch.device) -> int:
+    return torch.cuda.get_device_properties(device).multi_processor_count
 
 
 # ---------------------------------------------------------------------- prompts
@@ -236,7 +263,12 @@ def products(device: torch.device, tokens: list[int], say: Callable[[str], None]
 
 WORK: dict[str, Callable[[torch.device, Callable[[str], None]], Row]] = {
     "decode": lambda device, say: decode(
-        device, [(256, 512), (256, 1024), (64, 1024), (8, 8192), (1, 32_768)], (16, 64, 128), say
+        device,
+        [
+            *((256, 1024, page_size) for page_size in (16, 32, 64, 128)),
+            *((256, 512, 32), (64, 1024, 32), (16, 2048, 32), (8, 8192, 32), (1, 1024, 32), (1, 32_768, 32)),
+        ],
+        say,
     ),
     "prompts": lambda device, say: prompts(
         device, {"1 of 4,096": [4096], "31 of 264": [264] * 31, "16 of 512": [512] * 16}, say

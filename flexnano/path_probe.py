@@ -1,6 +1,6 @@
 # Your copy of solutions/flexnano/path_probe.py, made by `python -m course stubs`
 # Given: there is nothing to fill in here.
-# untouched while the rest of this file has the hash ae0f89f92cee8f6e
+# untouched while the rest of this file has the hash 8d392b0407ee8ca6
 """Which of the three attention paths works on this machine, found out by trying.  Given."""
 
 from __future__ import annotations
@@ -35,6 +35,16 @@ def decode_options(device: torch.device, dtype: torch.dtype, group: int, page_si
     if not _hopper_in_16_bits(device, dtype):
         return None
     return {"BLOCK_N": min(page_size, 64), "num_warps": 4, "num_stages": 3}
+
+
+def rows_that_are_split(device: torch.device, layers: Iterable[LayerSpec]) -> int:
+    """Up to how many rows the decode kernel shares a row's keys among several of the card's processors; 0 on a CPU.
+
+    It does where there are at least as many processors as rows times key heads.
+    """
+    if device.type != "cuda":
+        return 0
+    return torch.cuda.get_device_properties(device).multi_processor_count // max(one.kv_heads for one in layers)
 
 
 def keys_of_a_tile(dtype: torch.dtype, page_size: int) -> int:

@@ -34,6 +34,7 @@ from .cuda_graphs import NONE, DecodeMask, DecodeState, Graph, LateTokens, batch
 from .masks import causal
 from .merge import merge_products, split_products
 from .page_table import PageTable
+from .path_probe import rows_that_are_split
 from .sampling import SamplingBatch, sample
 from .scheduler import Row
 from .sequence import Sequence, Status
@@ -144,6 +145,7 @@ class FastPath:
             for window in engine.windows
             if engine.mixed is None or window not in engine.mixed.giving_up
         }
+        self.few_rows = rows_that_are_split(self.device, engine.layers) if engine.path == "compiled" else 0
         for mirror in mirrors:
             mirror.table.slot_of_row = self.state.slot_B
         # Rows, which tokens are theirs, where something is said of parts of prompts, and the tokens.
@@ -325,6 +327,8 @@ class FastPath:
 
     def decode_mask(self, window: int | None, n: int) -> BlockMask:
         if (mask := self.masks.get(window)) is not None:
+            if n <= self.few_rows:
+                return mask.one_list(n)
             mask.fill(n)
             return mask.block_mask(n)
         assert self.engine.mixed is not None  # layers that give up pages

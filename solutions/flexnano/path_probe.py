@@ -34,6 +34,16 @@ def decode_options(device: torch.device, dtype: torch.dtype, group: int, page_si
     return {"BLOCK_N": min(page_size, 64), "num_warps": 4, "num_stages": 3}
 
 
+def rows_that_are_split(device: torch.device, layers: Iterable[LayerSpec]) -> int:
+    """Up to how many rows the decode kernel shares a row's keys among several of the card's processors; 0 on a CPU.
+
+    It does where there are at least as many processors as rows times key heads.
+    """
+    if device.type != "cuda":
+        return 0
+    return torch.cuda.get_device_properties(device).multi_processor_count // max(one.kv_heads for one in layers)
+
+
 def keys_of_a_tile(dtype: torch.dtype, page_size: int) -> int:
     """The most keys that the general kernel takes at once: they must lie in one page, and find room."""
     return min(page_size, 32 if dtype == torch.float32 else 64)

@@ -8,6 +8,7 @@ import families
 import parity
 import pytest
 import torch
+from torch.nn.attention.flex_attention import BlockMask
 
 from flexnano import Inference, PageTable, SamplingParams
 from flexnano.compile import decoder_layers
@@ -47,6 +48,27 @@ def test_tokens_are_those_of_the_plain_path(
     assert plain.stats.preemptions and fast.stats.preemptions, "nothing was preempted"
     assert not fast.has_work
     assert_idle(fast)
+
+
+@pytest.mark.parametrize("family", ["llama", "gemma2"])
+def test_a_step_of_few_rows_reads_the_same_from_one_list(
+    family: str, make_engine: MakeEngine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As steps of few rows do on a GPU; steps of more rows in the same run have two lists."""
+    plain = answers(make_engine(family, n_pages=6), PARAMS)
+    fast = make_engine(family, n_pages=6, fast=True)
+    assert fast.fast is not None and fast.fast.few_rows == 0, "the kernel of CPUs needs both"
+    fast.fast.few_rows = 2
+    with_one: list[int] = []
+    one_list = DecodeMask.one_list
+
+    def counted(mask: DecodeMask, n: int) -> BlockMask:
+        with_one.append(n)
+        return one_list(mask, n)
+
+    monkeypatch.setattr(DecodeMask, "one_list", counted)
+    assert answers(fast, PARAMS) == plain
+    assert with_one, "no step took it"
 
 
 @pytest.mark.parametrize("family", ["llama", "gemma2"])
@@ -181,6 +203,12 @@ def test_pages_are_those_of_the_converted_logical_mask(window: int | None, make_
             for page in full:
                 start = table.owned[slot].index(page) * 4
                 assert start in read and start + 3 in read, f"page {page} is not read to its end at position {p}"
+        mask.one_list(3)
+        for row, slot in enumerate([slots[2], slots[0], slots[3]]):
+            p = int(state.position_B[row])
+            listed = mask.partial_pages[row, 0, 0, : int(mask.partial_count[row])].tolist()
+            read = range(max(0, p - (window or 10**6) + 1), p + 1)
+            assert listed == [table.owned[slot][page] for page in range(read[0] // 4, p // 4 + 1)], f"position {p}"
 
 
 def test_the_mirror_follows_the_table_and_sends_only_after_a_change() -> None:

@@ -43,11 +43,12 @@ def a_machine_by_hand(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.mark.filterwarnings("ignore:.*flex_attention called without torch.compile.*")
 def test_decode_counts_the_cache_that_is_read() -> None:
-    found = kernel.decode(CPU, [(3, 20)], (16,), lambda _: None)
+    found = kernel.decode(CPU, [(3, 20, 16)], lambda _: None, pool_tokens=160)
     assert found["read_gb_per_second"] == 1
     for case in found["cases"]:
         # 3 rows of 20 tokens, keys and values, 2 heads of 8, 2 bytes each: 3,840 bytes in 2 µs
         assert case["gb_per_second"] == 2 and case["share"] == 1.92
+        assert case["lists"] == "two", "the kernel of CPUs needs both"
 
 
 @pytest.mark.filterwarnings("ignore:.*flex_attention called without torch.compile.*")

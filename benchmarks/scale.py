@@ -1,0 +1,244 @@
+"""How the engine behaves as things grow: sequences at once, requests that wait, tokens in a sequence, pages in the pool.
+
+    python -m benchmarks.scale                  # all; needs a GPU, some five minutes
+    python -m benchmarks.scale sequences        # 1 to 1,024 rows in a decode step: tokens/s, the host's time, the bound
+    python -m benchmarks.scale requests         # 64 to 8,192 requests at once: tokens/s
+    python -m benchmarks.scale context          # 1 and 8 rows of 512 to 32,000 tokens in a large pool, by form of the mask
+    python -m benchmarks.scale pages            # the page table alone, on the host: pools of 1,024 to 262,144 pages
+
+Qwen3-0.6B's shape with random weights.  What is measured first is run once before.  Memory outside weights and cache is noted
+beside each.
+"""
+
+from __future__ import annotations
+
+import argparse
+import gc
+import itertools
+import statistics
+import time
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from benchmarks.bound import H100
+from benchmarks.heavy import RESULTS, Workload, make_model, memory_of, rehearse
+from benchmarks.machine import describe_machine, head, write
+from benchmarks.step import Waiting, steps_of
+
+Row = dict[str, Any]
+Say = Callable[[str], None]
+PAGE = 32
+
+
+def numbers_of(model: Any) -> tuple[int, int]:
+    """Weights of a model, and bytes of keys and values of a token in all layers."""
+    config = model.config
+    heads = config.num_hidden_layers * config.num_key_value_heads * config.head_dim
+    return sum(p.numel() for p in model.parameters()), 2 * heads * model.dtype.itemsize
+
+
+def steady_steps(engine: Any, rows: int, context: int, steps: int) -> Row:
+    """What a decode step takes while `rows` sequences of some `context` tokens run, and nobody comes or goes."""
+    from flexnano import SamplingParams
+
+    params = SamplingParams(max_new_tokens=engine.max_seq_length, ignore_eos=True)
+    vocabulary = engine.vocab_size - 5
+    ids = [engine.add_request([5 + (row * 7 + i) % vocabulary for i in range(context)], params) for row in range(rows)]
+    while len(engine.scheduler.running) < rows or engine.scheduler.waiting:
+        engine.run_one_step()
+    for _ in range(4):
+        engine.run_one_step()
+    waiting = Waiting(engine.fast.late)
+    walls, hosts = steps_of(engine, waiting, steps)
+    cached = sum(len(sequence) for sequence in engine.scheduler.running)
+    engine.fast.late.read = waiting._read
+    for number in ids:
+        engine.abort(number)
+    while engine.has_work:
+        engine.run_one_step()
+    ms = 1000 * statistics.median(walls)
+    return {
+        "rows": rows,
+        "context": round(cached / rows),
+        "ms": round(ms, 3),
+        "host_ms": round(1000 * statistics.median(hosts), 3),
+        "tokens_per_second": round(rows / ms * 1000, 1),
+    }
+
+
+# ---------------------------------------------------------------------- sequences
+
+
+def sequences(model: Any, counts: Sequence[int], say: Say, context: int = 256, steps: int = 48) -> Row:
+    """Tokens a second of decode by rows at once, beside the least that reading weights and cache takes."""
+    from flexnano import Inference, least_step_seconds
+
+    weights, kv_bytes = numbers_of(model)
+    longest = context + 2 * steps + 64
+    most = max(counts)
+    pages = most * -(-longest // PAGE)
+    cases: list[Row] = []
+    with Inference(
+        model, None, most, longest, pages, PAGE, max_prefill_tokens=8192, min_prefill=1, fast=True
+    ) as engine:
+        for rows in counts:
+            steady_steps(engine, rows, context, 2)  # compiles and records
+            row = steady_steps(engine, rows, context, steps)
+            # What all of them compute is bounded by the weights, or the products; their caches come on top.
+            least = least_step_seconds(H100, weights, 2, rows, 0, kv_bytes)
+            least += least_step_seconds(H100, 0, 2, 0, rows * row["context"], kv_bytes)
+            cases.append(
+                {**row, "bound_ms": round(1000 * least, 3), "of_the_bound": round(1000 * least / row["ms"], 3)}
+            )
+            say(f"  {cases[-1]}")
+        return {"cases": cases, "memory_gib": memory_of(model, engine), "max_batch_size": most, "pages": pages}
+
+
+# ---------------------------------------------------------------------- requests
+
+
+def requests(model: Any, counts: Sequence[int], say: Say, workload: Workload, clock: Any = time.perf_counter) -> Row:
+    """Tokens a second by requests that all come at once."""
+    from flexnano import Inference, SamplingParams
+
+    batch = workload.max_batch_size
+    pages = batch * -(-workload.longest // PAGE)
+    cases: list[Row] = []
+    with Inference(
+        model, None, batch, workload.max_seq_length, pages, PAGE, max_prefill_tokens=8192, fast=True
+    ) as engine:
+
+        def run(seed: int, n: int) -> tuple[float, int]:
+            made = list(itertools.islice(itertools.cycle(workload.make(seed)), n))
+            params = [SamplingParams(max_new_tokens=new, ignore_eos=True) for _, new in made]
+            began = clock()
+            results = engine.generate([prompt for prompt, _ in made], params)
+            seconds = clock() - began
+            assert [len(one.token_ids) for one in results] == [new for _, new in made]
+            return seconds, sum(new for _, new in made)
+
+        rehearse(engine, lambda seed: run(seed, min(2 * batch, max(counts))))
+        for n in counts:
+            seconds, tokens = run(0, n)
+            cases.append({"requests": n, "seconds": round(seconds, 3), "tokens_per_second": round(tokens / seconds, 1)})
+            say(f"  {cases[-1]}")
+        return {
+            "cases": cases,
+            "memory_gib": memory_of(model, engine),
+            "max_batch_size": batch,
+            "prompt_tokens": workload.prompt_tokens,
+            "output_tokens": workload.output_tokens,
+        }
+
+
+# ---------------------------------------------------------------------- context
+
+
+def context(model: Any, rows: Sequence[int], contexts: Sequence[int], say: Say, steps: int = 24) -> Row:
+    """A decode step by the length of its rows, with one list of pages and with two (`DecodeMask.one_list`)."""
+    from flexnano import Inference
+
+    _, kv_bytes = numbers_of(model)
+    most = max(rows)
+    longest = max(contexts) + 2 * steps + 32
+    pages = most * -(-longest // PAGE)
+    cases: list[Row] = []
+    with Inference(
+        model, None, most, longest, pages, PAGE, max_prefill_tokens=longest, min_prefill=1, fast=True
+    ) as engine:
+        assert engine.fast is not None
+        chosen = engine.fast.few_rows
+        for lists, few_rows in (("chosen", chosen), ("two", 0)) if chosen else (("chosen", 0),):
+            engine.fast.few_rows = few_rows
+            engine.fast.graphs.clear()  # they have recorded the other form
+            for n, length in itertools.product(rows, contexts):
+                steady_steps(engine, n, length, 2)
+                row = steady_steps(engine, n, length, steps)
+                cases.append({"lists": "one" if n <= few_rows else "two", "asked": lists, **row})
+                say(f"  {cases[-1]}")
+        return {
+            "cases": cases,
+            "memory_gib": memory_of(model, engine),
+            "max_batch_size": most,
+            "pages": pages,
+            "kv_bytes_per_token": kv_bytes,
+        }
+
+
+# ---------------------------------------------------------------------- the page table
+
+
+def pages(pools: Sequence[int], touched: Sequence[int], say: Say, rounds: int = 200) -> Row:
+    """Microseconds to reserve and to give back some pages, in pools of several sizes of which half is in use."""
+    from flexnano import PageTable
+
+    cases: list[Row] = []
+    for pool in pools:
+        table = PageTable(pool, PAGE, 9, pool * PAGE)
+        others = [table.allocate() for _ in range(8)]
+        for other in others:
+            assert table.reserve(other, pool // 16 * PAGE)
+        for n in touched:
+            if n > pool // 2:
+                continue
+            reserving, erasing = [], []
+            for _ in range(rounds):
+                began = time.perf_counter()
+                slot = table.allocate()
+                table.reserve(slot, n * PAGE)
+                between = time.perf_counter()
+                table.erase(slot)
+                reserving.append(between - began)
+                erasing.append(time.perf_counter() - between)
+            cases.append(
+                {
+                    "pool": pool,
+                    "touched": n,
+                    "reserve_us": round(1e6 * statistics.median(reserving), 2),
+                    "erase_us": round(1e6 * statistics.median(erasing), 2),
+                }
+            )
+            say(f"  {cases[-1]}")
+    return {"cases": cases}
+
+
+# ---------------------------------------------------------------------- all of it
+
+MANY = Workload("Qwen3-0.6B", 8192, (64, 192), (64, 192), 10_000, 512, 512)
+WORK: dict[str, Callable[[Any, Say], Row]] = {
+    "sequences": lambda model, say: sequences(model, [1, 2, 4, 8, 16, 32, 64, 128, 256, 512, 768, 1024], say),
+    "requests": lambda model, say: requests(model, [64, 256, 512, 1024, 2048, 4096, 8192], say, MANY),
+    "context": lambda model, say: context(model, [1, 8], [512, 2048, 8192, 32_000], say),
+    "pages": lambda _model, say: pages([2**10, 2**14, 2**18], [1, 16, 256, 4096], say),
+}
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(
+        prog="python -m benchmarks.scale", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("what", nargs="*", choices=[*WORK, []], help="default: all")
+    parser.add_argument("--output", type=Path, default=RESULTS)
+    args = parser.parse_args()
+    asked = args.what or list(WORK)
+    on_a_gpu = asked != ["pages"]
+    if on_a_gpu and not torch.cuda.is_available():
+        raise SystemExit("benchmarks.scale needs a GPU for all but `pages`, and none is found here")
+    machine = describe_machine("cuda" if on_a_gpu else "cpu")
+    report: Row = head("how the engine scales", " ".join(["python -m benchmarks.scale", *args.what]), machine)
+    model = make_model(MANY.model) if on_a_gpu else None
+    for name in asked:
+        print(f"{machine['name']}: {name}", flush=True)
+        report[name] = WORK[name](model, lambda line: print(line, flush=True))
+        gc.collect()
+        if on_a_gpu:
+            torch.cuda.empty_cache()
+            torch.cuda.reset_peak_memory_stats()
+    print(f"written to {write(report, args.output, 'scale' + ('' if on_a_gpu else '-pages'))}")
+
+
+if __name__ == "__main__":
+    main()
