@@ -289,15 +289,12 @@ def main() -> None:
     if not torch.cuda.is_available():
         raise SystemExit("benchmarks.kernel measures a GPU, and none is found here")
     machine = describe_machine("cuda")
-    report: Row = {
-        **head("single kernels, in microseconds", " ".join(["python -m benchmarks.kernel", *args.what]), machine),
-    }
     for name in args.what or WORK:
         print(f"{machine['name']}: {name}", flush=True)
-        report[name] = WORK[name](torch.device("cuda"), lambda line: print(line, flush=True))
+        found = WORK[name](torch.device("cuda"), lambda line: print(line, flush=True))
+        report = head("single kernels, in microseconds", f"python -m benchmarks.kernel {name}", machine) | found
+        print(f"written to {write(report, args.output, f'kernel-{name}')}", flush=True)
         torch.cuda.empty_cache()
-    path = write(report, args.output, "kernel")
-    print(f"written to {path}")
 
 
 if __name__ == "__main__":

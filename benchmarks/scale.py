@@ -227,17 +227,17 @@ def main() -> None:
     on_a_gpu = asked != ["pages"]
     if on_a_gpu and not torch.cuda.is_available():
         raise SystemExit("benchmarks.scale needs a GPU for all but `pages`, and none is found here")
-    machine = describe_machine("cuda" if on_a_gpu else "cpu")
-    report: Row = head("how the engine scales", " ".join(["python -m benchmarks.scale", *args.what]), machine)
     model = make_model(MANY.model) if on_a_gpu else None
     for name in asked:
+        machine = describe_machine("cpu" if name == "pages" else "cuda")
         print(f"{machine['name']}: {name}", flush=True)
-        report[name] = WORK[name](model, lambda line: print(line, flush=True))
+        found = WORK[name](model, lambda line: print(line, flush=True))
+        report = head(f"how the engine scales: {name}", f"python -m benchmarks.scale {name}", machine) | found
+        print(f"written to {write(report, args.output, f'scale-{name}')}", flush=True)
         gc.collect()
         if on_a_gpu:
             torch.cuda.empty_cache()
             torch.cuda.reset_peak_memory_stats()
-    print(f"written to {write(report, args.output, 'scale' + ('' if on_a_gpu else '-pages'))}")
 
 
 if __name__ == "__main__":
