@@ -291,8 +291,8 @@ def main() -> None:
     machine = describe_machine("cuda")
     for name in args.what or WORK:
         print(f"{machine['name']}: {name}", flush=True)
-        found = WORK[name](torch.device("cuda"), lambda line: print(line, flush=True))
-        report = head("single kernels, in microseconds", f"python -m benchmarks.kernel {name}", machine) | found
+        report: Row = head("single kernels, in microseconds", f"python -m benchmarks.kernel {name}", machine)
+        report |= WORK[name](torch.device("cuda"), lambda line: print(line, flush=True))
         print(f"written to {write(report, args.output, f'kernel-{name}')}", flush=True)
         torch.cuda.empty_cache()
 

@@ -5,8 +5,9 @@
     python -m benchmarks.scale requests         # 64 to 8,192 requests at once: tokens/s
     python -m benchmarks.scale context          # 1 and 8 rows of 512 to 32,000 tokens in a large pool, by form of the mask
     python -m benchmarks.scale pages            # the page table alone, on the host: pools of 1,024 to 262,144 pages
+    python -m benchmarks.scale picture          # draws what was measured on a GPU
 
-Qwen3-0.6B's shape with random weights.  What is measured first is run once before.  Memory outside weights and cache is noted
+Qwen3-0.6B's shape with random weights.  Whatever is measured is run once before.  Memory outside weights and cache is noted
 beside each.
 """
 
@@ -15,9 +16,11 @@ from __future__ import annotations
 import argparse
 import gc
 import itertools
+import json
 import statistics
 import time
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -100,38 +103,51 @@ def sequences(model: Any, counts: Sequence[int], say: Say, context: int = 256, s
 # ---------------------------------------------------------------------- requests
 
 
-def requests(model: Any, counts: Sequence[int], say: Say, workload: Workload, clock: Any = time.perf_counter) -> Row:
-    """Tokens a second by requests that all come at once."""
+def requests(
+    model: Any,
+    counts: Sequence[int],
+    say: Say,
+    workload: Workload,
+    admissions: Sequence[int | None] = (None, 32),
+    clock: Callable[[], float] = time.perf_counter,
+) -> Row:
+    """Tokens a second by requests that all come at once, and by how many newcomers make a prefill (`min_prefill`)."""
     from flexnano import Inference, SamplingParams
 
     batch = workload.max_batch_size
     pages = batch * -(-workload.longest // PAGE)
     cases: list[Row] = []
-    with Inference(
-        model, None, batch, workload.max_seq_length, pages, PAGE, max_prefill_tokens=8192, fast=True
-    ) as engine:
+    for min_prefill in admissions:
+        options: Row = {"max_prefill_tokens": 8192, "min_prefill": min_prefill, "fast": True}
+        with Inference(model, None, batch, workload.max_seq_length, pages, PAGE, **options) as engine:
 
-        def run(seed: int, n: int) -> tuple[float, int]:
-            made = list(itertools.islice(itertools.cycle(workload.make(seed)), n))
-            params = [SamplingParams(max_new_tokens=new, ignore_eos=True) for _, new in made]
-            began = clock()
-            results = engine.generate([prompt for prompt, _ in made], params)
-            seconds = clock() - began
-            assert [len(one.token_ids) for one in results] == [new for _, new in made]
-            return seconds, sum(new for _, new in made)
+            def run(seed: int, n: int, engine: Any = engine) -> tuple[float, int]:
+                made = list(itertools.islice(itertools.cycle(workload.make(seed)), n))
+                params = [SamplingParams(max_new_tokens=new, ignore_eos=True) for _, new in made]
+                began = clock()
+                results = engine.generate([prompt for prompt, _ in made], params)
+                seconds = clock() - began
+                assert [len(one.token_ids) for one in results] == [new for _, new in made]
+                return seconds, sum(new for _, new in made)
 
-        rehearse(engine, lambda seed: run(seed, min(2 * batch, max(counts))))
-        for n in counts:
-            seconds, tokens = run(0, n)
-            cases.append({"requests": n, "seconds": round(seconds, 3), "tokens_per_second": round(tokens / seconds, 1)})
-            say(f"  {cases[-1]}")
-        return {
-            "cases": cases,
-            "memory_gib": memory_of(model, engine),
-            "max_batch_size": batch,
-            "prompt_tokens": workload.prompt_tokens,
-            "output_tokens": workload.output_tokens,
-        }
+            rehearse(engine, lambda seed: run(seed, min(2 * batch, max(counts))))
+            for n in counts:
+                before = replace(engine.stats)
+                seconds, tokens = run(0, n)
+                prefills = engine.stats.prefill_steps - before.prefill_steps
+                decodes = engine.stats.decode_steps - before.decode_steps
+                row: Row = {"min_prefill": engine.scheduler.min_prefill, "requests": n, "seconds": round(seconds, 3)}
+                row |= {"tokens_per_second": round(tokens / seconds, 1), "prefills": prefills, "decode_steps": decodes}
+                cases.append({**row, "rows_a_step": round((tokens - n) / decodes, 1)})
+                say(f"  {cases[-1]}")
+            memory = memory_of(model, engine)
+    return {
+        "cases": cases,
+        "memory_gib": memory,
+        "max_batch_size": batch,
+        "prompt_tokens": workload.prompt_tokens,
+        "output_tokens": workload.output_tokens,
+    }
 
 
 # ---------------------------------------------------------------------- context
@@ -216,14 +232,75 @@ WORK: dict[str, Callable[[Any, Say], Row]] = {
 }
 
 
+# ---------------------------------------------------------------------- the picture
+
+
+def draw(results: Path, card: str) -> Path:
+    """Three plots of what was measured on a card: by rows at once, by the length of the rows, by requests."""
+    import matplotlib
+
+    matplotlib.use("Agg")
+    import matplotlib.pyplot as plt
+
+    from flexnano.viz import INK, OWNERS, STYLE
+
+    def cases(what: str) -> list[Row]:
+        found: Row = json.loads((results / f"scale-{what}-{card}.json").read_text(encoding="utf-8"))
+        rows: list[Row] = found["cases"]
+        return rows
+
+    with plt.rc_context(STYLE):
+        figure, (left, middle, right) = plt.subplots(1, 3, figsize=(12.0, 3.6), layout="constrained")
+        rows = cases("sequences")
+        at = [one["rows"] for one in rows]
+        left.plot(at, [one["ms"] for one in rows], "o-", ms=4, color=OWNERS[4], label="a step")
+        left.plot(at, [one["bound_ms"] for one in rows], "--", color=INK, label="weights and cache read")
+        left.plot(at, [one["host_ms"] for one in rows], ":", color=INK, label="the host works")
+        left.set(xscale="log", yscale="log", xlabel="sequences at once →", ylabel="ms", title="rows of some 300 tokens")
+        rows = cases("context")
+        for n, marker in ((1, "o"), (8, "s")):
+            for lists, line, colour in (("one", "-", OWNERS[4]), ("two", "--", INK)):
+                own = [one for one in rows if one["rows"] == n and one["lists"] == lists]
+                at = [one["context"] for one in own]
+                label = f"{n} row{'s' * (n > 1)}, {lists} list{'s' * (lists == 'two')}"
+                middle.plot(at, [one["ms"] for one in own], line + marker, ms=4, color=colour, label=label)
+        middle.set(xscale="log", yscale="log", xlabel="tokens of each row →", ylabel="ms a step", title="long rows")
+        rows = cases("requests")
+        for n, line in zip(dict.fromkeys(one["min_prefill"] for one in rows), ("o-", "s--"), strict=False):
+            own = [one for one in rows if one["min_prefill"] == n]
+            at = [one["requests"] for one in own]
+            rates = [one["tokens_per_second"] for one in own]
+            right.plot(at, rates, line, ms=4, color=OWNERS[4], label=f"prefill from {n} newcomers")
+        right.set(
+            xscale="log", ylim=(0, None), xlabel="requests →", ylabel="output tokens/s", title="512 of them at once"
+        )
+        ticks = ((left, (1, 16, 64, 256, 1024)), (middle, (512, 2048, 8192, 32_000)), (right, (64, 512, 2048, 8192)))
+        for ax, numbers in ticks:
+            ax.set_xticks(numbers, [f"{n:,}" for n in numbers])
+            ax.minorticks_off()
+            ax.grid(alpha=0.3)
+            ax.legend(fontsize=8)
+        left.set_yticks((0.1, 1, 2, 5, 10, 20), ("0.1", "1", "2", "5", "10", "20"))
+        middle.set_yticks((1, 2, 5, 10, 20), ("1", "2", "5", "10", "20"))
+        right.set_yticks((0, 20_000, 40_000, 60_000), ("0", "20,000", "40,000", "60,000"))
+        path = results / f"scale-{card}.png"
+        figure.savefig(path, dpi=110, metadata={"Software": None})
+        plt.close(figure)
+    return path
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(
         prog="python -m benchmarks.scale", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("what", nargs="*", choices=[*WORK, []], help="default: all")
+    parser.add_argument("what", nargs="*", choices=[*WORK, "picture", []], help="default: all")
     parser.add_argument("--output", type=Path, default=RESULTS)
     args = parser.parse_args()
     asked = args.what or list(WORK)
+    if asked == ["picture"]:
+        for path in sorted(args.output.glob("scale-sequences-*.json")):
+            print(f"drawn to {draw(args.output, path.stem.removeprefix('scale-sequences-'))}")
+        return
     on_a_gpu = asked != ["pages"]
     if on_a_gpu and not torch.cuda.is_available():
         raise SystemExit("benchmarks.scale needs a GPU for all but `pages`, and none is found here")
@@ -231,8 +308,8 @@ def main() -> None:
     for name in asked:
         machine = describe_machine("cpu" if name == "pages" else "cuda")
         print(f"{machine['name']}: {name}", flush=True)
-        found = WORK[name](model, lambda line: print(line, flush=True))
-        report = head(f"how the engine scales: {name}", f"python -m benchmarks.scale {name}", machine) | found
+        report: Row = head(f"how the engine scales: {name}", f"python -m benchmarks.scale {name}", machine)
+        report |= WORK[name](model, lambda line: print(line, flush=True))
         print(f"written to {write(report, args.output, f'scale-{name}')}", flush=True)
         gc.collect()
         if on_a_gpu:

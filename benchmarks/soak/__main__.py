@@ -41,7 +41,7 @@ def main(arguments: list[str]) -> int:
         one.add_argument("--output", type=Path, default=RESULTS, help="folder of the JSON and the picture")
     args = parser.parse_args(arguments)
     device = getattr(args, "device", "cpu")
-    machine, began = describe_machine(device), time.strftime("%Y-%m-%d %H:%M:%S %z")
+    machine, code, began = describe_machine(device), describe_code(), time.strftime("%Y-%m-%d %H:%M:%S %z")
     if args.what == "schedule":
         from benchmarks.soak import schedule as kind
 
@@ -55,7 +55,7 @@ def main(arguments: list[str]) -> int:
         "what": said,
         "date": began,
         "command": "python -m benchmarks.soak " + " ".join(arguments),
-        "code": describe_code(),
+        "code": code,
         "machine": machine,
         "versions": versions(),
         **report,

@@ -180,11 +180,14 @@ class Run:
         self.people = People(self.rng, self.model, self.tokenizer, self.always["max_seq_length"])
         self.exact = self.model.dtype == torch.float32
         self.process = psutil.Process()
+        self.small = torch.zeros(64, device=self.model.device)
         self.implementation = self.model.config._attn_implementation
 
     def turn(self, name: str, options: dict[str, Any], rehearsal: bool = False) -> None:
         """Make an engine, let people use it, see that nothing is left, measure, and close it."""
         engine = self.engine or Inference(self.model, self.tokenizer, **{**self.always, **options})
+        if rehearsal:
+            record_every_step(engine)
         before = facts(engine)
         books = Books(engine, self.people.judge(engine))
         watch = Watch(self)
@@ -256,7 +259,7 @@ class Run:
         walls, worked, yardsticks = [], [], []
         while engine.has_work:
             # Beside each step, so that a machine that is slow for a moment is slow for both.
-            yardstick = self.yardstick() if engine.device.type == "cpu" else 0.0
+            yardstick = self.yardstick()
             steps, wall, processor = engine.stats.decode_steps, time.perf_counter(), time.process_time()
             events = engine.run_one_step()
             if engine.device.type == "cuda":
@@ -270,17 +273,25 @@ class Run:
                     found[requests[event.request_id]].append(event.token_id)
         same = self.probed.setdefault(name, found) == found
         self.counts["probes with other tokens"] += not same
-        report = {"probe_ms": round(1000 * statistics.median(walls), 3), "probe_same_tokens": same}
-        if engine.device.type == "cpu":
-            by_yardstick = statistics.median(a / b for a, b in zip(worked, yardsticks, strict=True))
-            report |= {
-                "probe_processor_ms": round(1000 * statistics.median(worked), 3),
-                "probe_by_yardstick": round(by_yardstick, 3),
-            }
-        return report
+        taken = worked if engine.device.type == "cpu" else walls
+        return {
+            "probe_ms": round(1000 * statistics.median(taken), 3),
+            "probe_by_yardstick": round(statistics.median(a / b for a, b in zip(taken, yardsticks, strict=True)), 3),
+            "probe_same_tokens": same,
+        }
 
     def yardstick(self) -> float:
-        """Seconds of the processor for the last product of the model alone, which no engine can slow down."""
+        """Seconds of a fixed piece of work that no engine can slow down.
+
+        On a CPU time of the processor for the model's last product, on a GPU time on the wall for a hundred small kernels,
+        which like a step the host launches one by one.
+        """
+        if self.model.device.type == "cuda":
+            before = time.perf_counter()
+            for _ in range(100):
+                self.small.add_(1)
+            torch.cuda.synchronize()
+            return time.perf_counter() - before
         layer = self.model.get_output_embeddings()
         row = torch.zeros(8, layer.in_features, dtype=self.model.dtype)
         before = time.process_time()
@@ -301,6 +312,21 @@ class Run:
             report["device_allocated_mib"] = round(torch.cuda.memory_allocated() / 2**20, 3)
             report["device_reserved_mib"] = round(torch.cuda.memory_reserved() / 2**20, 3)
         return report
+
+
+@torch.inference_mode()
+def record_every_step(engine: Inference) -> None:
+    """Compile and record all sizes of steps, rare ones too, so that none comes up for the first time in the measurement."""
+    fast = engine.fast
+    if fast is None:
+        return
+    for greedy in (True, False):
+        for rows in fast.buckets:
+            fast._graph(rows, greedy)
+        if (mixed := fast.mixed) is not None:
+            sizes = sorted({mixed.rows_recorded(n) for n in range(1, mixed.steps.most_rows + 1)})
+            for rows, prompts in itertools.product((0, fast.buckets[-1]), sizes):
+                mixed._graph(rows, prompts, greedy)
 
 
 def trim() -> None:
@@ -367,21 +393,20 @@ def fits(turns: list[Report], device: str) -> dict[str, Growth]:
     if device == "cuda":
         found["device_allocated"] = fit("device memory, allocated", "MiB", "device_allocated_mib", 1.0)
         found["device_reserved"] = fit("device memory, reserved", "MiB", "device_reserved_mib", 64.0)
-    found["step"] = growth("time of a step", "%", done, relative_step(turns, device), STEP_LIMIT_PERCENT)
+    found["step"] = growth("time of a step", "%", done, relative_step(turns), STEP_LIMIT_PERCENT)
     return found
 
 
-def relative_step(turns: list[Report], device: str) -> list[float]:
-    """The probe's step by the median of its setting, in %: settings differ, and only time may tell.
+def relative_step(turns: list[Report]) -> list[float]:
+    """The probe's step by the yardstick, and that by the median of its setting, in %: settings differ, only time may tell.
 
-    On a CPU processor time by the yardstick, since others may be at work; on a GPU the time on the wall.
+    By the yardstick, since others may be at work on the machine.
     """
-    cost = [one["probe_ms" if device == "cuda" else "probe_by_yardstick"] for one in turns]
     usual = {
-        name: statistics.median(value for one, value in zip(turns, cost, strict=True) if one["setting"] == name)
+        name: statistics.median(one["probe_by_yardstick"] for one in turns if one["setting"] == name)
         for name in {one["setting"] for one in turns}
     }
-    return [100 * value / usual[one["setting"]] for one, value in zip(turns, cost, strict=True)]
+    return [100 * one["probe_by_yardstick"] / usual[one["setting"]] for one in turns]
 
 
 # ---------------------------------------------------------------------- who asks, and for what

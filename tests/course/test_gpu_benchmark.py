@@ -49,4 +49,7 @@ def test_a_result_says_where_it_was_measured(path: Path) -> None:
     assert {"machine", "versions", "workload", "options", "code", "command"} <= set(result)
     assert result["machine"]["name"].startswith("NVIDIA")
     if "seconds" in result:
-        assert result["output_tokens"] == sum(n for _, n in heavy.WORKLOADS[path.stem.partition("-")[0]].make())
+        workload = heavy.Workload(**result["workload"])
+        assert result["output_tokens"] == sum(n for _, n in workload.make())
+        whole = next(one for one in heavy.WORKLOADS.values() if one.model == workload.model and not one.common)
+        assert workload.make() == whole.make()[: workload.requests], "other requests"

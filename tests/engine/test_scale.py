@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import itertools
+from pathlib import Path
 from typing import Any
 
 import families
@@ -33,11 +35,13 @@ def test_a_step_is_timed_with_that_many_rows_of_that_length(tiny: Any) -> None:
 
 def test_every_number_of_requests_is_served_to_its_last_token(tiny: Any) -> None:
     few = heavy.Workload("tiny", 5, (4, 9), (3, 6), families.VOCAB, 4, 64)
-    monkey = iter(range(1000))
-    found = scale.requests(tiny, [2, 12], quiet, few, clock=lambda: float(next(monkey)))
-    assert [case["requests"] for case in found["cases"]] == [2, 12]
+    ticks = itertools.count()
+    found = scale.requests(tiny, [2, 12], quiet, few, (None, 3), clock=lambda: float(next(ticks)))
+    assert [(case["min_prefill"], case["requests"]) for case in found["cases"]] == [(1, 2), (1, 12), (3, 2), (3, 12)]
     first = sum(n for _, n in few.make()[:2])
     assert found["cases"][0]["tokens_per_second"] == first, "one tick of the clock"
+    assert found["cases"][1]["prefills"] > found["cases"][3]["prefills"] >= 2
+    assert all(1 <= case["rows_a_step"] <= few.max_batch_size for case in found["cases"])
 
 
 def test_on_a_cpu_the_context_has_one_form_of_mask(tiny: Any) -> None:
@@ -63,6 +67,13 @@ def test_pages_are_reserved_in_a_pool_that_others_use() -> None:
         (256, 100),
     ]
     assert all(case["reserve_us"] > 0 and case["erase_us"] > 0 for case in found["cases"])
+
+
+def test_what_was_measured_is_drawn(tmp_path: Path) -> None:
+    [card] = [path.stem.removeprefix("scale-sequences-") for path in heavy.RESULTS.glob("scale-sequences-*.json")]
+    for path in heavy.RESULTS.glob(f"scale-*-{card}.json"):
+        (tmp_path / path.name).write_bytes(path.read_bytes())
+    assert scale.draw(tmp_path, card).stat().st_size > 20_000
 
 
 def test_the_weights_of_a_tiny_model_are_counted_once_each(tiny: Any) -> None:
