@@ -163,7 +163,9 @@ def decode(
             ("two", masks.block_mask(n_rows), chosen),
         ]
         if device.type == "cuda" and n_rows * shape.kv_heads <= processors(device):
-            ways.append(("one", DecodeMask(table, state, up_to_itself, None).one_list(n_rows), chosen))
+            other = DecodeMask(table, state, up_to_itself, None)
+            other.fill(n_rows)
+            ways.append(("one", other.one_list(n_rows), chosen))
         for lists, mask, options in ways:
             attend = attention_of(cap, options)
             us = microseconds(lambda: attend(q, k, v, mask))  # noqa: B023

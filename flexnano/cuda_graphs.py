@@ -1,6 +1,6 @@
 # Your copy of solutions/flexnano/cuda_graphs.py, made by `python -m course stubs`
 # Yours to write: the body of each function that says `raise NotImplementedError("Exercise ...")`.
-# untouched while the rest of this file has the hash fd6764184251c4be
+# untouched while the rest of this file has the hash 6e513e49e5a89241
 """Module 07: CUDA graphs.  A decode step is a thousand small kernels; recorded once, they are launched as one.
 
 A graph repeats exactly what was recorded: the same kernels on the same addresses with the same numbers.  So whatever changes
@@ -40,6 +40,18 @@ def batch_buckets(max_batch_size: int) -> list[int]:
     ([1, 4, 16, 20], [1, 4, 16, 64, 128, 200])
     """
     raise NotImplementedError("Exercise 7.1: batch_buckets")
+
+
+def up_to_a_size(n: int, quarter: int) -> int:
+    """`n` rounded up to one of few sizes of prefill: quarters of the largest, a half of one, and half of that.  Given.
+
+    A prompt that comes alone would wait for a quarter full of padding, and with it all who run.
+
+    >>> [up_to_a_size(n, quarter=16) for n in (1, 4, 5, 9, 17, 33, 60)]
+    [4, 4, 8, 16, 32, 48, 64]
+    """
+    small = next((size for size in (quarter // 4, quarter // 2) if size >= n), None)
+    return small or -(-n // quarter) * quarter
 
 
 class Graph:
@@ -165,12 +177,18 @@ class DecodeMask:
 
     def block_mask(self, n: int) -> BlockMask:
         """The mask of the first `n` rows; it follows what `fill` writes."""
+        partial_count, partial_pages = self.partial_count[:n], self.partial_pages[:n]
+        return self._block_mask(partial_count, partial_pages, self.full_count[:n], self.full_pages[:n])
+
+    def _block_mask(
+        self, count: Tensor, pages: Tensor, full_count: Tensor | None = None, full_pages: Tensor | None = None
+    ) -> BlockMask:
         page_size, n_pages = self.table.page_size, self.table.n_pages
         return BlockMask.from_kv_blocks(
-            self.partial_count[:n],
-            self.partial_pages[:n],
-            self.full_count[:n],
-            self.full_pages[:n],
+            count,
+            pages,
+            full_count,
+            full_pages,
             BLOCK_SIZE=(128, page_size),
             mask_mod=self.mask_mod,
             seq_lengths=(1, (n_pages + 1) * page_size),
@@ -178,28 +196,17 @@ class DecodeMask:
         )
 
     def one_list(self, n: int) -> BlockMask:
-        """The mask of the first `n` rows with one list, all of its pages partial: for few rows on a GPU.  Given.
+        """The mask of the first `n` rows after `fill`, with one list, in which all pages are partial: for few rows on a GPU.
 
         There FlexAttention shares each row among several of the card's processors: by the length of the row's list, or, if
         there is a full one too, by that of the whole pool, of which a row has few pages, and most processors get nothing.
         One row of 8,192 tokens in a pool of 524,288 took 257 µs with two lists and 17 with one.
         """
-        page_size, columns = self.table.page_size, self.table.pages_per_row
-        slot_B, position_B = self.state.slot_B[:n], self.state.position_B[:n]
-        first_B = torch.zeros_like(position_B) if self.window is None else (position_B - self.window + 1).clamp(min=0)
-        first_page_B = first_B // page_size
-        column_BJ = first_page_B[:, None] + torch.arange(columns, device=position_B.device)
-        page_BJ = self.table.page_table[slot_B].gather(1, column_BJ.clamp(max=columns - 1))
-        self.partial_count[:n, 0, 0] = (position_B // page_size - first_page_B + 1).int()
-        self.partial_pages[:n, 0, 0, :columns] = page_BJ
-        return BlockMask.from_kv_blocks(
-            self.partial_count[:n],
-            self.partial_pages[:n],
-            BLOCK_SIZE=(128, page_size),
-            mask_mod=self.mask_mod,
-            seq_lengths=(1, (self.table.n_pages + 1) * page_size),
-            compute_q_blocks=False,
-        )
+        pages, count = self.full_pages[:n], self.full_count[:n]
+        behind = count[..., None] + torch.arange(2, device=count.device)
+        pages.scatter_(-1, behind, self.partial_pages[:n, ..., :2])
+        count += self.partial_count[:n]
+        return self._block_mask(count, pages)
 
     def fill(self, n: int) -> None:
         """List the pages that the first `n` rows read, by their slots and positions.  [7.3 · ★★★ · 30 min]

