@@ -216,8 +216,8 @@ class PageTable:
         """
         ### BEGIN SOLUTION
         self._check_allocated(batch_idx)
-        self.drop(self.owned[batch_idx])
         self.page_table[batch_idx, : len(self.owned[batch_idx])] = 0
+        self.drop(self.owned[batch_idx])
         self.owned[batch_idx] = []
         self.capacity[batch_idx] = 0
         self.free_slots.append(batch_idx)

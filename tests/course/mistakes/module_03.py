@@ -580,6 +580,8 @@ def pages_missing(self, batch_idx: int, seq_len: int) -> int:
 
 GUARD = "        self._check_allocated(batch_idx)\n"
 
+CLEARED = "        self.page_table[batch_idx, : len(self.owned[batch_idx])] = 0\n"
+
 ERASED = [
     Planted("3.4", "leaks-pages", old="        self.drop(self.owned[batch_idx])\n", new=""),
     Planted(
@@ -610,7 +612,7 @@ def erase(self, batch_idx: int) -> None:
     Planted(
         "3.4", "keeps-owned", note="a copy", old="self.owned[batch_idx] = []", new="list(self.owned[batch_idx]).clear()"
     ),
-    Planted("3.4", "touches-others", old="self.page_table[batch_idx] = 0", new="self.page_table.zero_()"),
+    Planted("3.4", "touches-others", old=CLEARED.strip(), new="self.page_table.zero_()"),
     Planted(
         "3.4",
         "touches-others",
@@ -618,27 +620,27 @@ def erase(self, batch_idx: int) -> None:
         old="self.capacity[batch_idx] = 0",
         new="self.capacity = [0] * (self.max_batch_size + 1)",
     ),
-    Planted("3.4", "clears-a-copy", note="does not clear", old="        self.page_table[batch_idx] = 0\n", new=""),
+    Planted("3.4", "clears-a-copy", note="does not clear", old=CLEARED, new=""),
     Planted(
         "3.4",
         "clears-a-copy",
         note="chained indices",
-        old="self.page_table[batch_idx] = 0",
+        old=CLEARED.strip(),
         new="self.page_table[[batch_idx]][:, : self.pages_per_row] = 0",
     ),
     Planted(
         "3.4",
         "clears-a-copy",
         note="a tensor as index",
-        old="self.page_table[batch_idx] = 0",
+        old=CLEARED.strip(),
         new="self.page_table[torch.tensor([batch_idx])].zero_()",
     ),
     Planted(
         "3.4",
         "clears-a-copy",
         note="only as many columns as there are pages, of a list that is empty",
-        old="self.page_table[batch_idx] = 0",
-        new="self.page_table[batch_idx, : len(self.owned[batch_idx])] = 0",
+        old=CLEARED + "        self.drop(self.owned[batch_idx])\n        self.owned[batch_idx] = []\n",
+        new="        self.drop(self.owned[batch_idx])\n        self.owned[batch_idx] = []\n" + CLEARED,
     ),
     Planted("3.4", "double-erase", old=GUARD, new=""),
     Planted(
