@@ -324,7 +324,9 @@ def record_every_step(engine: Inference) -> None:
         for rows in fast.buckets:
             fast._graph(rows, greedy)
         if (mixed := fast.mixed) is not None:
-            sizes = sorted({mixed.rows_recorded(n) for n in range(1, mixed.steps.most_rows + 1)})
+            # Each part of a prompt fills up its last row, and there are no more parts than slots.
+            most = mixed.steps.planner.token_budget // mixed.steps.block + engine.max_batch_size
+            sizes = sorted({mixed.rows_recorded(n) for n in range(1, min(most, mixed.steps.most_rows) + 1)})
             for rows, prompts in itertools.product((0, fast.buckets[-1]), sizes):
                 mixed._graph(rows, prompts, greedy)
 
