@@ -244,45 +244,59 @@ def draw(results: Path, card: str) -> Path:
 
     from flexnano.viz import INK, OWNERS, STYLE
 
-    def cases(what: str) -> list[Row]:
-        found: Row = json.loads((results / f"scale-{what}-{card}.json").read_text(encoding="utf-8"))
-        rows: list[Row] = found["cases"]
-        return rows
+    def found(what: str) -> Row:
+        return dict(json.loads((results / f"scale-{what}-{card}.json").read_text(encoding="utf-8")))
 
     with plt.rc_context(STYLE):
-        figure, (left, middle, right) = plt.subplots(1, 3, figsize=(12.0, 3.6), layout="constrained")
-        rows = cases("sequences")
+        figure, (above, middle, below) = plt.subplots(3, 1, figsize=(6.8, 9.0), layout="constrained")
+        rows = found("sequences")["cases"]
         at = [one["rows"] for one in rows]
-        left.plot(at, [one["ms"] for one in rows], "o-", ms=4, color=OWNERS[4], label="a step")
-        left.plot(at, [one["bound_ms"] for one in rows], "--", color=INK, label="weights and cache read")
-        left.plot(at, [one["host_ms"] for one in rows], ":", color=INK, label="the host works")
-        left.set(xscale="log", yscale="log", xlabel="sequences at once →", ylabel="ms", title="rows of some 300 tokens")
-        rows = cases("context")
+        above.plot(at, [one["ms"] for one in rows], "o-", ms=4, color=OWNERS[4], label="a step")
+        above.plot(at, [one["bound_ms"] for one in rows], "--", color=INK, label="weights and cache read")
+        above.plot(at, [one["host_ms"] for one in rows], ":", color=INK, label="the host works")
+        above.set(
+            xscale="log",
+            yscale="log",
+            xlabel="sequences at once →",
+            ylabel="ms",
+            title="a step with rows of some 300 tokens",
+        )
+        rows, pool = found("context")["cases"], found("context")["pages"] * PAGE
         for n, marker in ((1, "o"), (8, "s")):
             for lists, line, colour in (("one", "-", OWNERS[4]), ("two", "--", INK)):
                 own = [one for one in rows if one["rows"] == n and one["lists"] == lists]
                 at = [one["context"] for one in own]
                 label = f"{n} row{'s' * (n > 1)}, {lists} list{'s' * (lists == 'two')}"
                 middle.plot(at, [one["ms"] for one in own], line + marker, ms=4, color=colour, label=label)
-        middle.set(xscale="log", yscale="log", xlabel="tokens of each row →", ylabel="ms a step", title="long rows")
-        rows = cases("requests")
+        middle.set(
+            xscale="log",
+            yscale="log",
+            xlabel="tokens of each row →",
+            ylabel="ms",
+            title=f"a step with long rows in a pool of {pool:,} tokens",
+        )
+        rows = found("requests")["cases"]
         for n, line in zip(dict.fromkeys(one["min_prefill"] for one in rows), ("o-", "s--"), strict=False):
             own = [one for one in rows if one["min_prefill"] == n]
             at = [one["requests"] for one in own]
             rates = [one["tokens_per_second"] for one in own]
-            right.plot(at, rates, line, ms=4, color=OWNERS[4], label=f"prefill from {n} newcomers")
-        right.set(
-            xscale="log", ylim=(0, None), xlabel="requests →", ylabel="output tokens/s", title="512 of them at once"
+            below.plot(at, rates, line, ms=4, color=OWNERS[4], label=f"prefill from {n} newcomers")
+        below.set(
+            xscale="log",
+            ylim=(0, None),
+            xlabel="requests →",
+            ylabel="output tokens/s",
+            title="requests that come at once, 512 of them running",
         )
-        ticks = ((left, (1, 16, 64, 256, 1024)), (middle, (512, 2048, 8192, 32_000)), (right, (64, 512, 2048, 8192)))
+        ticks = ((above, (1, 16, 64, 256, 1024)), (middle, (512, 2048, 8192, 32_000)), (below, (64, 512, 2048, 8192)))
         for ax, numbers in ticks:
             ax.set_xticks(numbers, [f"{n:,}" for n in numbers])
             ax.minorticks_off()
             ax.grid(alpha=0.3)
-            ax.legend(fontsize=8)
-        left.set_yticks((0.1, 1, 2, 5, 10, 20), ("0.1", "1", "2", "5", "10", "20"))
+            ax.legend(fontsize=9)
+        above.set_yticks((0.1, 1, 2, 5, 10, 20), ("0.1", "1", "2", "5", "10", "20"))
         middle.set_yticks((1, 2, 5, 10, 20), ("1", "2", "5", "10", "20"))
-        right.set_yticks((0, 20_000, 40_000, 60_000), ("0", "20,000", "40,000", "60,000"))
+        below.set_yticks((0, 20_000, 40_000, 60_000), ("0", "20,000", "40,000", "60,000"))
         path = results / f"scale-{card}.png"
         figure.savefig(path, dpi=110, metadata={"Software": None})
         plt.close(figure)
