@@ -108,7 +108,7 @@ def requests(
     counts: Sequence[int],
     say: Say,
     workload: Workload,
-    admissions: Sequence[int | None] = (None, 32),
+    admissions: Sequence[int | None] = (8, None),
     clock: Callable[[], float] = time.perf_counter,
 ) -> Row:
     """Tokens a second by requests that all come at once, and by how many newcomers make a prefill (`min_prefill`)."""

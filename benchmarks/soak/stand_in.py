@@ -232,6 +232,7 @@ class LateStandIn(FastPath):
     def __init__(self, engine: StandIn) -> None:
         self.engine: Any = engine
         self.device, self.mirrors, self.in_flight = engine.device, [], deque()
+        self.counts_newcomers = engine.planner is None
         self.late: Any = self.Late()
         self.mixed: Any = None
         if engine.planner is not None:

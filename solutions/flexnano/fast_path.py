@@ -10,6 +10,7 @@ page table written page by page             one copy a step, if something change
 
 from __future__ import annotations
 
+import itertools
 import time
 from collections import deque
 from typing import TYPE_CHECKING, Any
@@ -141,10 +142,12 @@ class FastPath:
     Args:
         engine: with caches attached, on tables whose device side is `mirrors`.
         mirrors: of the engine's page tables.
+        counts_newcomers: nobody said how many make a prefill; `count_newcomers` does.
     """
 
-    def __init__(self, engine: Inference, mirrors: list[TableMirror]) -> None:
+    def __init__(self, engine: Inference, mirrors: list[TableMirror], counts_newcomers: bool = False) -> None:
         self.engine, self.mirrors, self.device = engine, mirrors, engine.device
+        self.counts_newcomers = counts_newcomers and engine.mixed is None
         B = engine.max_batch_size
         self.buckets = batch_buckets(B)
         self.state = DecodeState(B, self.device)
@@ -204,6 +207,8 @@ class FastPath:
         Returns:
             The rows that were launched: without those that a token on its way has ended.
         """
+        if self.counts_newcomers:
+            self.count_newcomers()
         prefill = any(row.is_prefill for row in rows)
         outgrown = bool(self.engine.scheduler.outgrown)
         if not rows or (self.mixed is None and (outgrown or (prefill and any(row.sequence.pending for row in rows)))):
@@ -246,9 +251,11 @@ class FastPath:
             self._read_one()
 
     def _read_one(self) -> None:
-        rows, places, checks, sent = self.in_flight[0]
-        engine = self.engine
+        engine, rows = self.engine, list[Row]()
         try:
+            # In one line: an interrupt finds the step either in flight or among those that end here, never in both, since
+            # what is read twice gives back its buffer twice.
+            rows, places, checks, sent = self.in_flight.popleft()
             made = self.late.read(sent)
             broken = [row for row, at in checks if NONE in made[at]]
             tokens = [NONE if row in broken else made[place] for row, place in zip(rows, places, strict=True)]
@@ -267,8 +274,6 @@ class FastPath:
             for row in rows:
                 engine._end(row.sequence, "error", error=f"{type(error).__name__}: {error}")
             raise
-        finally:
-            self.in_flight.popleft()
 
     def _prefill_again_alone(self, rows: list[Row], tokens: list[int]) -> list[int]:
         """A masked key is not unread, and 0 · NaN is NaN: who shared a row with a NaN is asked again, alone."""
@@ -360,6 +365,19 @@ class FastPath:
             self.engine._note_logprobs(rows, logits_BV, tokens)
 
     # ------------------------------------------------------------------ prefill
+
+    def count_newcomers(self) -> None:
+        """Say how many newcomers make the next prefill worth it: as many as fill three quarters of it, if they are like those
+        who wait now, and at most a sixteenth of the slots.
+
+        Fewer would hold up those who run for a row of padding, and more often; more may not fit, and wait in vain.
+        """
+        scheduler = self.engine.scheduler
+        with self.engine._queue_lock:
+            lengths = [len(sequence) for sequence in itertools.islice(scheduler.waiting, 32)]
+        if lengths:
+            fill = 0.75 * scheduler.max_prefill_tokens * len(lengths) / sum(lengths)
+            scheduler.min_prefill = max(1, min(self.engine.max_batch_size // 16, int(fill)))
 
     def prefill_length(self, n_tokens: int) -> int:
         """On a GPU each length is compiled, so there are six (`up_to_a_size`)."""

@@ -180,7 +180,7 @@ class Inference:
             if self.planner is not None:
                 self.mixed = self.extras.mixed_steps(self, self.planner)
             if use_fast:
-                self.fast = FastPath(self, list(mirrors.values()))
+                self.fast = FastPath(self, list(mirrors.values()), counts_newcomers=min_prefill is None)
         except BaseException:
             self.close()  # memory may run out at the last layer
             raise

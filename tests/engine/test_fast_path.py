@@ -173,6 +173,25 @@ def test_on_a_gpu_prompts_are_padded_to_one_of_few_lengths(make_engine: MakeEngi
     assert all(n <= length <= max(128, 2 * n) for n, length in lengths.items()), "more than half is padding"
 
 
+@pytest.mark.parametrize(
+    ("said", "n_tokens", "newcomers"),
+    [(None, 10, 4), (None, 60, 3), (None, 120, 1), (2, 10, 2)],
+    ids=["short prompts", "longer ones", "long ones", "somebody said so"],
+)
+def test_newcomers_are_awaited_as_far_as_they_fit(
+    said: int | None, n_tokens: int, newcomers: int, make_engine: MakeEngine
+) -> None:
+    """64 slots, of which a sixteenth is 4, and prefills of 256 tokens, of which three quarters are 192."""
+    engine = make_engine(fast=True, max_batch_size=64, max_prefill_tokens=256, min_prefill=said)
+    for seed in range(8):
+        engine.add_request(
+            families.random_prompt(n_tokens, seed=seed), SamplingParams(max_new_tokens=2, ignore_eos=True)
+        )
+    engine.run_one_step()
+    if engine.scheduler.waiting:
+        assert engine.scheduler.min_prefill == newcomers
+
+
 def test_rows_that_are_left_over_from_a_larger_step_become_padding() -> None:
     state = DecodeState(8, CPU)
     address = state.slot_B.data_ptr()

@@ -11,7 +11,7 @@ import os
 import subprocess
 import sys
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Collection, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from types import FrameType
@@ -410,8 +410,8 @@ a step of milliseconds, and what it leaves behind is not promised."""
 
 
 @contextmanager
-def interrupted_at(line: int) -> Iterator[list[str]]:
-    """Ctrl-C at line number `line` of those that the engine executes, `BOOKKEEPING` left out."""
+def interrupted_at(line: int, within: Collection[str] = ()) -> Iterator[list[str]]:
+    """Ctrl-C at line number `line` of those that the engine executes (in these functions), `BOOKKEEPING` left out."""
     where: list[str] = []
     n_lines = 0
 
@@ -422,7 +422,7 @@ def interrupted_at(line: int) -> Iterator[list[str]]:
             caller = caller.f_back
         if str(path.parent) != PACKAGE or path.name in BOOKKEEPING or caller.f_code.co_name in BOOKKEEPERS:
             return None
-        if event == "line" and not where:
+        if event == "line" and not where and (not within or caller.f_code.co_name in within):
             n_lines += 1
             if n_lines > line:
                 where.append(f"{path.name}:{frame.f_lineno} in {frame.f_code.co_name}")
@@ -459,6 +459,25 @@ def test_ctrl_c_at_any_line_of_generate_frees_every_page_and_spares_who_only_wai
         if n % 8 == 0:
             assert_answers(engine)
     assert n >= 10
+    assert_answers(engine)
+
+
+def test_ctrl_c_again_and_again_while_a_step_is_read_mixes_up_no_tokens(
+    make_engine: MakeEngine, assert_idle: AssertIdle
+) -> None:
+    """At every other line that reads a step and hands out its tokens, run after run: what an interrupt leaves behind must
+    not meet the next."""
+    engine = make_engine(**SMALL, fast=True)
+    params = [greedy(n) for n in N_TOKENS]
+    for n in range(1000):
+        with interrupted_at(2 * n, within=("_read_one", "read")) as where, contextlib.suppress(KeyboardInterrupt):
+            engine.generate(PROMPTS, params)
+        if not where:
+            break
+        assert_idle(engine)
+        if n % 5 == 4:
+            assert_answers(engine)
+    assert n > 25
     assert_answers(engine)
 
 

@@ -36,7 +36,7 @@ def test_a_step_is_timed_with_that_many_rows_of_that_length(tiny: Any) -> None:
 def test_every_number_of_requests_is_served_to_its_last_token(tiny: Any) -> None:
     few = heavy.Workload("tiny", 5, (4, 9), (3, 6), families.VOCAB, 4, 64)
     ticks = itertools.count()
-    found = scale.requests(tiny, [2, 12], quiet, few, (None, 3), clock=lambda: float(next(ticks)))
+    found = scale.requests(tiny, [2, 12], quiet, few, (1, 3), clock=lambda: float(next(ticks)))
     assert [(case["min_prefill"], case["requests"]) for case in found["cases"]] == [(1, 2), (1, 12), (3, 2), (3, 12)]
     first = sum(n for _, n in few.make()[:2])
     assert found["cases"][0]["tokens_per_second"] == first, "one tick of the clock"
