@@ -1,6 +1,6 @@
 # Your copy of solutions/flexnano/inference.py, made by `python -m course stubs`
 # Yours to write: the body of each function that says `raise NotImplementedError("Exercise ...")`.
-# untouched while the rest of this file has the hash 045e0f514724882f
+# untouched while the rest of this file has the hash 83086d6963a0b8aa
 """Module 06: the engine.  Sequences in, tokens out: packed prefill, decode over the paged cache, sampling, streaming."""
 
 from __future__ import annotations
@@ -58,7 +58,7 @@ class Inference:
         page_size: tokens in a page, a power of two.
         attention: "compiled", "gather" or "eager"; None: the best that works here.
         max_prefill_tokens: tokens that are prefilled in one step.
-        min_prefill: sequences that make a prefill worth interrupting those that run; None: the scheduler's own choice.
+        min_prefill: sequences that make a prefill worth interrupting those that run; None: the engine's own choice.
         kernel_options: passed on to FlexAttention's kernel in decode.
         fast: module 07's path: decode replayed from graphs, layers compiled, tokens read one step late; None: on a GPU
             with compiled attention.

@@ -55,7 +55,7 @@ class Inference:
         page_size: tokens in a page, a power of two.
         attention: "compiled", "gather" or "eager"; None: the best that works here.
         max_prefill_tokens: tokens that are prefilled in one step.
-        min_prefill: sequences that make a prefill worth interrupting those that run; None: the scheduler's own choice.
+        min_prefill: sequences that make a prefill worth interrupting those that run; None: the engine's own choice.
         kernel_options: passed on to FlexAttention's kernel in decode.
         fast: module 07's path: decode replayed from graphs, layers compiled, tokens read one step late; None: on a GPU
             with compiled attention.
