@@ -186,9 +186,8 @@ def test_references_resolve_and_say_where_to_read_them() -> None:
 @pytest.mark.parametrize("path", PAGES, ids=name_of)
 def test_numbers_come_from_files(path: Path) -> None:
     for asked in re.findall(r"\{result\}`([^`]+)`", prose(path)):
-        assert re.match(r"-?[\d.,]+%?$", book.look_up(asked.replace("\\|", "|"))), (
-            asked
-        )  # as Markdown has it in a table
+        in_a_table = asked.replace("\\|", "|")  # as Markdown has it there
+        assert re.match(r"-?[\d.,]+%?$", book.look_up(in_a_table)), asked
 
 
 @pytest.mark.parametrize("path", PAGES, ids=name_of)

@@ -183,13 +183,13 @@ def test_newcomers_are_awaited_as_far_as_they_fit(
 ) -> None:
     """64 slots, of which a sixteenth is 4, and prefills of 256 tokens, of which three quarters are 192."""
     engine = make_engine(fast=True, max_batch_size=64, max_prefill_tokens=256, min_prefill=said)
-    for seed in range(8):
+    for seed in range(30):
         engine.add_request(
             families.random_prompt(n_tokens, seed=seed), SamplingParams(max_new_tokens=2, ignore_eos=True)
         )
     engine.run_one_step()
-    if engine.scheduler.waiting:
-        assert engine.scheduler.min_prefill == newcomers
+    assert engine.scheduler.waiting, "nobody was left to be counted"
+    assert engine.scheduler.min_prefill == newcomers
 
 
 def test_rows_that_are_left_over_from_a_larger_step_become_padding() -> None:
