@@ -158,12 +158,12 @@ def memory_of(model: Any, engine: Any) -> dict[str, float]:
     cache = sum(one.k_cache.nbytes + one.v_cache.nbytes for one in engine.caches)
     found = {"weights": weights, "cache": cache}
     if model.device.type == "cuda":
-        held, most = torch.cuda.memory_allocated(), torch.cuda.max_memory_allocated()
-        free, total = torch.cuda.mem_get_info()
-        found |= {"other_held": held - weights - cache, "other_at_most": most - weights - cache}
+        known, reserved, (free, total) = weights + cache, torch.cuda.memory_reserved(), torch.cuda.mem_get_info()
         found |= {
-            "reserved": torch.cuda.memory_reserved(),
-            "outside_torch": total - free - torch.cuda.memory_reserved(),
+            "other_held": torch.cuda.memory_allocated() - known,
+            "other_at_most": torch.cuda.max_memory_allocated() - known,
+            "reserved": reserved,
+            "outside_torch": total - free - reserved,
         }
     return {what: round(n / 2**30, 3) for what, n in found.items()}
 
@@ -179,12 +179,12 @@ def measure(workload: Workload, name: str, batch: int, repeats: int, options: di
     try:
         if not repeats:
             return {"construction_to_first_token_seconds": ready, **facts(engine)}
-        rehearsed = time.perf_counter()
+        began = time.perf_counter()
         if isinstance(engine, engines.FlexNano) and engine.engine.fast is not None:
             rehearse(engine.engine, lambda seed: timed(engine, workload.make(seed)))
         else:
             timed(engine, workload.make(seed=100))
-        rehearsed = time.perf_counter() - rehearsed
+        rehearsed = time.perf_counter() - began
         seconds = []
         for repeat in range(repeats):
             # Whoever shares prefixes still has those of the last run, prompts and answers, and must not find all of them.

@@ -124,7 +124,7 @@ def decode(
     """
     from flexnano import PageTable, measure_machine, soft_cap
     from flexnano.cuda_graphs import DecodeMask, DecodeState
-    from flexnano.path_probe import decode_options
+    from flexnano.path_probe import decode_options, rows_that_are_split
 
     read = measure_machine(device.type, torch.bfloat16).bytes_per_second
     rows: list[Row] = []
@@ -162,7 +162,7 @@ def decode(
             ("two", masks.block_mask(n_rows), None),
             ("two", masks.block_mask(n_rows), chosen),
         ]
-        if device.type == "cuda" and n_rows * shape.kv_heads <= processors(device):
+        if n_rows <= rows_that_are_split(device, group, shape.kv_heads):
             other = DecodeMask(table, state, up_to_itself, None)
             other.fill(n_rows)
             ways.append(("one", other.one_list(n_rows), chosen))
@@ -177,10 +177,6 @@ def decode(
             )
             say(f"  {rows[-1]}")
     return {"read_gb_per_second": round(read / 1e9), "pool_tokens": pool_tokens, "cases": rows}
-
-
-def processors(device: torch.device) -> int:
-    return torch.cuda.get_device_properties(device).multi_processor_count
 
 
 # ---------------------------------------------------------------------- prompts

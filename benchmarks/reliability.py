@@ -16,7 +16,7 @@ import xml.etree.ElementTree as ElementTree
 from pathlib import Path
 from typing import Any
 
-from benchmarks.machine import ROOT, describe_code, describe_machine, slug, versions
+from benchmarks.machine import ROOT, describe_machine, head, write
 from course import counts
 from course.console import CourseError, duration, heading, say
 
@@ -67,21 +67,13 @@ def run(minutes: float, requests: int, device: str, everything: bool, output: Pa
             "engine": soak(["engine", "--minutes", str(minutes), "--device", device], folder),
         }
     report = {
-        "what": WHAT,
-        "date": time.strftime("%Y-%m-%d %H:%M:%S %z"),
-        "command": f"python -m course {command}",
-        "code": describe_code(),
-        "machine": machine,
-        "versions": versions(),
+        **head(WHAT, f"python -m course {command}", machine),
         "seconds": round(time.perf_counter() - began, 1),
         **summed(tests, counted, soaks),
     }
     heading("Reliability")
     say(table(report))
-    path = (output or RESULTS) / f"reliability-{slug(machine['name'])}.json"
-    path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_text(json.dumps(report, indent=1) + "\n", encoding="utf-8")
-    say(f"\nWritten to {path}")
+    say(f"\nWritten to {write(report, output or RESULTS, 'reliability')}")
     return 0 if report["passed"] else 1
 
 

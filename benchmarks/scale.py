@@ -26,50 +26,28 @@ from typing import Any
 
 import torch
 
-from benchmarks.bound import H100
+from benchmarks.bound import H100, decode_seconds
 from benchmarks.heavy import RESULTS, Workload, make_model, memory_of, rehearse
 from benchmarks.machine import describe_machine, head, write
-from benchmarks.step import Waiting, steps_of
+from benchmarks.step import fill, time_steps
 
 Row = dict[str, Any]
 Say = Callable[[str], None]
 PAGE = 32
 
 
-def numbers_of(model: Any) -> tuple[int, int]:
-    """Weights of a model, and bytes of keys and values of a token in all layers."""
-    config = model.config
-    heads = config.num_hidden_layers * config.num_key_value_heads * config.head_dim
-    return sum(p.numel() for p in model.parameters()), 2 * heads * model.dtype.itemsize
-
-
 def steady_steps(engine: Any, rows: int, context: int, steps: int) -> Row:
     """What a decode step takes while `rows` sequences of some `context` tokens run, and nobody comes or goes."""
-    from flexnano import SamplingParams
-
-    params = SamplingParams(max_new_tokens=engine.max_seq_length, ignore_eos=True)
-    vocabulary = engine.vocab_size - 5
-    ids = [engine.add_request([5 + (row * 7 + i) % vocabulary for i in range(context)], params) for row in range(rows)]
-    while len(engine.scheduler.running) < rows or engine.scheduler.waiting:
-        engine.run_one_step()
+    numbers = fill(engine, rows, context, engine.max_seq_length, engine.vocab_size)
     for _ in range(4):
         engine.run_one_step()
-    waiting = Waiting(engine.fast.late)
-    walls, hosts = steps_of(engine, waiting, steps)
+    _, taken = time_steps(engine, rows, steps)
     cached = sum(len(sequence) for sequence in engine.scheduler.running)
-    engine.fast.late.read = waiting._read
-    for number in ids:
+    for number in numbers:
         engine.abort(number)
     while engine.has_work:
         engine.run_one_step()
-    ms = 1000 * statistics.median(walls)
-    return {
-        "rows": rows,
-        "context": round(cached / rows),
-        "ms": round(ms, 3),
-        "host_ms": round(1000 * statistics.median(hosts), 3),
-        "tokens_per_second": round(rows / ms * 1000, 1),
-    }
+    return {"rows": rows, "context": round(cached / rows), **taken}
 
 
 # ---------------------------------------------------------------------- sequences
@@ -77,9 +55,9 @@ def steady_steps(engine: Any, rows: int, context: int, steps: int) -> Row:
 
 def sequences(model: Any, counts: Sequence[int], say: Say, context: int = 256, steps: int = 48) -> Row:
     """Tokens a second of decode by rows at once, beside the least that reading weights and cache takes."""
-    from flexnano import Inference, least_step_seconds
+    from flexnano import Inference, kv_bytes_per_token
 
-    weights, kv_bytes = numbers_of(model)
+    weights = sum(p.numel() for p in model.parameters())
     longest = context + 2 * steps + 64
     most = max(counts)
     pages = most * -(-longest // PAGE)
@@ -87,12 +65,11 @@ def sequences(model: Any, counts: Sequence[int], say: Say, context: int = 256, s
     with Inference(
         model, None, most, longest, pages, PAGE, max_prefill_tokens=8192, min_prefill=1, fast=True
     ) as engine:
+        kv_bytes = kv_bytes_per_token(engine.layers, engine.dtype)
         for rows in counts:
             steady_steps(engine, rows, context, 2)  # compiles and records
             row = steady_steps(engine, rows, context, steps)
-            # What all of them compute is bounded by the weights, or the products; their caches come on top.
-            least = least_step_seconds(H100, weights, 2, rows, 0, kv_bytes)
-            least += least_step_seconds(H100, 0, 2, 0, rows * row["context"], kv_bytes)
+            least = decode_seconds(H100, weights, kv_bytes, rows, rows * row["context"])
             cases.append(
                 {**row, "bound_ms": round(1000 * least, 3), "of_the_bound": round(1000 * least / row["ms"], 3)}
             )
@@ -101,6 +78,21 @@ def sequences(model: Any, counts: Sequence[int], say: Say, context: int = 256, s
 
 
 # ---------------------------------------------------------------------- requests
+
+
+def answer(
+    engine: Any, workload: Workload, seed: int, n: int, clock: Callable[[], float] = time.perf_counter
+) -> tuple[float, int]:
+    """Seconds that an engine takes for n requests of a workload, from the beginning again where it has fewer, and tokens."""
+    from flexnano import SamplingParams
+
+    made = list(itertools.islice(itertools.cycle(workload.make(seed)), n))
+    params = [SamplingParams(max_new_tokens=new, ignore_eos=True) for _, new in made]
+    began = clock()
+    results = engine.generate([prompt for prompt, _ in made], params)
+    seconds = clock() - began
+    assert [len(one.token_ids) for one in results] == [new for _, new in made]
+    return seconds, sum(new for _, new in made)
 
 
 def requests(
@@ -112,28 +104,18 @@ def requests(
     clock: Callable[[], float] = time.perf_counter,
 ) -> Row:
     """Tokens a second by requests that all come at once, and by how many newcomers make a prefill (`min_prefill`)."""
-    from flexnano import Inference, SamplingParams
+    from flexnano import Inference
 
     batch = workload.max_batch_size
-    pages = batch * -(-workload.longest // PAGE)
+    pages, rehearsed = batch * -(-workload.longest // PAGE), min(2 * batch, max(counts))
     cases: list[Row] = []
     for min_prefill in admissions:
         options: Row = {"max_prefill_tokens": 8192, "min_prefill": min_prefill, "fast": True}
         with Inference(model, None, batch, workload.max_seq_length, pages, PAGE, **options) as engine:
-
-            def run(seed: int, n: int, engine: Any = engine) -> tuple[float, int]:
-                made = list(itertools.islice(itertools.cycle(workload.make(seed)), n))
-                params = [SamplingParams(max_new_tokens=new, ignore_eos=True) for _, new in made]
-                began = clock()
-                results = engine.generate([prompt for prompt, _ in made], params)
-                seconds = clock() - began
-                assert [len(one.token_ids) for one in results] == [new for _, new in made]
-                return seconds, sum(new for _, new in made)
-
-            rehearse(engine, lambda seed: run(seed, min(2 * batch, max(counts))))
+            rehearse(engine, lambda seed: answer(engine, workload, seed, rehearsed))
             for n in counts:
                 before = replace(engine.stats)
-                seconds, tokens = run(0, n)
+                seconds, tokens = answer(engine, workload, 0, n, clock)
                 prefills = engine.stats.prefill_steps - before.prefill_steps
                 decodes = engine.stats.decode_steps - before.decode_steps
                 row: Row = {"min_prefill": engine.scheduler.min_prefill, "requests": n, "seconds": round(seconds, 3)}
@@ -155,9 +137,8 @@ def requests(
 
 def context(model: Any, rows: Sequence[int], contexts: Sequence[int], say: Say, steps: int = 24) -> Row:
     """A decode step by the length of its rows, with one list of pages and with two (`DecodeMask.one_list`)."""
-    from flexnano import Inference
+    from flexnano import Inference, kv_bytes_per_token
 
-    _, kv_bytes = numbers_of(model)
     most = max(rows)
     longest = max(contexts) + 2 * steps + 32
     pages = most * -(-longest // PAGE)
@@ -180,7 +161,7 @@ def context(model: Any, rows: Sequence[int], contexts: Sequence[int], say: Say, 
             "memory_gib": memory_of(model, engine),
             "max_batch_size": most,
             "pages": pages,
-            "kv_bytes_per_token": kv_bytes,
+            "kv_bytes_per_token": kv_bytes_per_token(engine.layers, engine.dtype),
         }
 
 

