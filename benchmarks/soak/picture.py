@@ -5,6 +5,8 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
+from benchmarks.soak.traffic import STEP
+
 Report = dict[str, Any]
 COLOURS = ["#0072B2", "#E69F00", "#009E73", "#CC79A7", "#56B4E9", "#D55E00", "#000000", "#999999"]
 
@@ -77,8 +79,8 @@ def engine(report: Report, above: Any, below: Any) -> None:
     above.set_ylabel("memory, MiB")
     for colour, name in zip(COLOURS, report["settings"], strict=False):
         own = [turn for turn in turns if turn["setting"] == name]
-        values = [turn["probe_by_yardstick"] for turn in own]
+        values = [turn[STEP[report["device"]]] for turn in own]
         below.plot([t["minute"] for t in own], values, ".-", ms=4, lw=1, color=colour, label=name)
-    yardstick = "the model's\nlast product" if report["device"] == "cpu" else "a hundred\nsmall kernels"
-    below.set_ylabel(f"decode step of eight\nrequests, by {yardstick}")
+    unit = "by the model's\nlast product" if report["device"] == "cpu" else "ms"
+    below.set_ylabel(f"decode step of eight\nrequests, {unit}")
     below.set_xlabel("minutes")

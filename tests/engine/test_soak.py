@@ -271,7 +271,7 @@ def test_what_happened_before_the_second_half_does_not_count() -> None:
 
 def test_a_step_is_compared_with_those_of_its_own_setting() -> None:
     turns = [{"setting": name, "probe_by_yardstick": times} for name, times in [("a", 5.0), ("b", 25.0)] * 5]
-    assert traffic.relative_step(turns) == [100.0] * 10
+    assert traffic.relative_step(turns, "probe_by_yardstick") == [100.0] * 10
 
 
 # ---------------------------------------------------------------------- the table of `python -m course reliability`
