@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import random
+from dataclasses import asdict, replace
 from pathlib import Path
 
 import pytest
@@ -36,6 +37,16 @@ def test_the_rehearsal_has_other_prompts() -> None:
     assert workload.make(seed=1)[0] != workload.make()[0]
 
 
+def test_a_rehearsal_takes_the_steps_of_the_run_with_other_tokens() -> None:
+    workload = heavy.WORKLOADS["shared-prefix"]
+    asked = workload.make()
+    rehearsed = heavy.with_other_tokens(asked, workload.vocabulary, by=100)
+    assert [(len(prompt), n) for prompt, n in rehearsed] == [(len(prompt), n) for prompt, n in asked]
+    assert all(prompt[: workload.common] == rehearsed[0][0][: workload.common] for prompt, _ in rehearsed)
+    for (prompt, _), (other, _) in zip(asked, rehearsed, strict=True):
+        assert all(5 <= b < workload.vocabulary and a != b for a, b in zip(prompt, other, strict=True))
+
+
 @pytest.mark.parametrize("engine", list(heavy.NEEDS))
 def test_a_peer_that_is_not_there_is_named(engine: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(heavy.importlib.util, "find_spec", lambda _name: None)
@@ -51,5 +62,11 @@ def test_a_result_says_where_it_was_measured(path: Path) -> None:
     if "seconds" in result:
         workload = heavy.Workload(**result["workload"])
         assert result["output_tokens"] == sum(n for _, n in workload.make())
-        whole = next(one for one in heavy.WORKLOADS.values() if one.model == workload.model and not one.common)
-        assert workload.make() == whole.make()[: workload.requests], "other requests"
+        said = result["workload"]
+        alike = [
+            one
+            for one in heavy.WORKLOADS.values()
+            if json.loads(json.dumps(asdict(replace(one, requests=workload.requests)))) == said
+        ]
+        assert alike, f"none of the workloads has these lengths: {workload}"
+        assert workload.make() == alike[0].make()[: workload.requests], "other requests"
