@@ -75,7 +75,7 @@ def engine(report: Report, above: Any, below: Any) -> None:
         for key, colour in (("allocated", "#D55E00"), ("reserved", "#E69F00")):
             values = [s[f"device_{key}_mib"] for s in samples]
             above.plot([s["minute"] for s in samples], values, color=colour, label=f"device, {key}")
-    above.legend(fontsize=8, frameon=False, loc="lower right")
+    above.legend(fontsize=8, frameon=False, loc="center right")
     above.set_ylabel("memory, MiB")
     for colour, name in zip(COLOURS, report["settings"], strict=False):
         own = [turn for turn in turns if turn["setting"] == name]
