@@ -31,6 +31,7 @@ import torch
 from benchmarks import engines
 from benchmarks.engines import Engine, Limits
 from benchmarks.machine import describe_machine, head, write
+from benchmarks.peers import VLLM
 from benchmarks.workload import Request
 
 RESULTS = Path(__file__).with_name("results")
@@ -140,9 +141,11 @@ NEEDS = {"vllm": "vllm", "nano-vllm": "nanovllm", "flex-nano-vllm": "flex_nano_v
 
 
 def make_engine(name: str, model: Any, workload: Workload, batch: int, options: dict[str, Any]) -> Engine:
-    """One of engines.py, with room for a batch in which every sequence is as long as the workload's longest."""
+    """One of engines.py or peers.py, with room for a batch in which every sequence is as long as the workload's longest."""
     page_size = options.get("page_size", 64)
     limits = Limits(batch, workload.max_seq_length, page_size, workload.max_prefill_tokens)
+    if name == "vllm":
+        return VLLM(config_of(workload.model), limits, options)
     n_pages = batch * -(-workload.longest // page_size)
     # Without a tokenizer this engine makes no text; the others only ask theirs for the padding.
     tokenizer = None if name == "flexnano" else SimpleNamespace(pad_token_id=0)
@@ -181,7 +184,7 @@ def memory_of(model: Any, engine: Any) -> dict[str, float]:
 
 def measure(workload: Workload, name: str, batch: int, repeats: int, options: dict[str, Any]) -> dict[str, Any]:
     """Rehearse with other prompts, run, and say what came out."""
-    model = make_model(workload.model)
+    model = make_model(workload.model) if name in ENGINES else None  # the others load their own
     torch.cuda.synchronize()
     began = time.perf_counter()
     engine = make_engine(name, model, workload, batch, options)
@@ -256,7 +259,8 @@ def main(argv: list[str]) -> dict[str, Any]:
         module = NEEDS[args.engine]
         if importlib.util.find_spec(module) is None:
             raise SystemExit(f"{args.engine} can't be imported here (no module {module}); its figures are in README.md")
-        raise SystemExit(f"{args.engine} is installed, but this benchmark does not know how to run it yet")
+        if args.engine != "vllm":
+            raise SystemExit(f"{args.engine} is installed, but has no adapter in benchmarks/peers.py yet")
     workload = WORKLOADS[args.workload]
     if args.requests:
         workload = replace(workload, requests=args.requests)

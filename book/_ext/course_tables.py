@@ -79,11 +79,15 @@ class Results(Made):
         for path in sorted(RESULTS.glob("throughput-*.json")):
             self.env.note_dependency(str(path))
             parts.append(throughput(path))
-        others = [path for path in sorted(RESULTS.glob("*.json")) if not path.name.startswith("throughput-")]
-        if others:
-            parts.append("**Other measurements**, as files:\n")
-            parts += [f"- {{src}}`{path.relative_to(ROOT).as_posix()}`: {_what(path)}" for path in others]
         return "\n".join(parts) or "Nothing has been measured yet."
+
+
+class ResultFiles(Made):
+    """Every other file of benchmarks/results, and what it says of itself."""
+
+    def markdown(self, argument: str = "") -> str:
+        others = [path for path in sorted(RESULTS.glob("*.json")) if not path.name.startswith("throughput-")]
+        return "\n".join(f"- {{src}}`{path.relative_to(ROOT).as_posix()}`: {_what(path)}" for path in others)
 
 
 def _what(path: Path) -> str:
@@ -266,6 +270,7 @@ def no_role_is_left_as_text(_app: Sphinx, document: nodes.document) -> None:
 def setup(app: Sphinx) -> None:
     directives: Iterable[tuple[str, type[Made]]] = (
         ("results", Results),
+        ("result-files", ResultFiles),
         ("syllabus", Syllabus),
         ("exercises", Exercises),
         ("commands", Commands),

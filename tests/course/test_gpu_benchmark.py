@@ -4,12 +4,16 @@ from __future__ import annotations
 
 import json
 import random
-from dataclasses import asdict, replace
+import sys
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
+from types import ModuleType, SimpleNamespace
+from typing import Any
 
 import pytest
 
 from benchmarks import heavy
+from benchmarks.workload import Request
 
 RESULTS = sorted(heavy.RESULTS.glob("*-flexnano-*-nvidia-*.json"))
 
@@ -52,6 +56,50 @@ def test_a_peer_that_is_not_there_is_named(engine: str, monkeypatch: pytest.Monk
     monkeypatch.setattr(heavy.importlib.util, "find_spec", lambda _name: None)
     with pytest.raises(SystemExit, match=f"{engine} can't be imported here"):
         heavy.main(["--workload", "gemma2", "--engine", engine])
+
+
+@dataclass
+class FakeVLLM:
+    """What the adapter may ask of vLLM, as its documentation has it: an LLM, sampling parameters, outputs with token ids."""
+
+    made: dict[str, Any] = field(default_factory=dict)
+
+    def module(self) -> ModuleType:
+        fake = self
+
+        class LLM:
+            def __init__(self, model: str, **options: Any) -> None:
+                config = json.loads((Path(model) / "config.json").read_text(encoding="utf-8"))
+                fake.made.update(options, config=config)
+
+            def generate(self, prompts: list[Any], params: list[Any], use_tqdm: bool = True) -> list[Any]:
+                fake.made["params"] = params
+                return [
+                    SimpleNamespace(
+                        outputs=[SimpleNamespace(token_ids=prompt["prompt_token_ids"][: one["max_tokens"]])]
+                    )
+                    for prompt, one in zip(prompts, params, strict=True)
+                ]
+
+        module = ModuleType("vllm")
+        vars(module).update(__version__="0", LLM=LLM, SamplingParams=lambda **given: given)
+        return module
+
+
+def test_vllm_is_asked_for_the_same_shape_and_the_same_tokens(monkeypatch: pytest.MonkeyPatch) -> None:
+    fake = FakeVLLM()
+    monkeypatch.setitem(sys.modules, "vllm", fake.module())
+    workload = heavy.WORKLOADS["gemma2"]
+    engine = heavy.make_engine("vllm", None, workload, 7, {"gpu_memory_utilization": 0.8})
+    asked = [Request([9, 8, 7, 6], 2), Request([5, 6, 7], 3)]
+    outcome = engine.run(asked)
+    engine.close()
+    assert outcome.tokens == [[9, 8], [5, 6, 7]]
+    assert fake.made["config"]["architectures"] == ["Gemma2ForCausalLM"]
+    assert fake.made["config"]["hidden_size"] == 2304 and fake.made["load_format"] == "dummy"
+    assert (fake.made["max_num_seqs"], fake.made["max_model_len"]) == (7, 1024)
+    assert fake.made["gpu_memory_utilization"] == 0.8
+    assert all(one["temperature"] == 0.0 and one["ignore_eos"] for one in fake.made["params"])
 
 
 @pytest.mark.parametrize("path", RESULTS, ids=lambda path: path.stem)
