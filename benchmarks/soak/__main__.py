@@ -26,7 +26,7 @@ def main(arguments: list[str]) -> int:
     kinds = parser.add_subparsers(dest="what", required=True)
     schedule = kinds.add_parser("schedule", help="scheduler, planner and page table with a hash for a model")
     schedule.add_argument(
-        "--requests", type=int, default=1_000_000, help="of the scheduler; the planner gets a tenth more"
+        "--requests", type=int, default=1_000_000, help="of the scheduler; the planner gets half as many more"
     )
     engine = kinds.add_parser("engine", help="mixed traffic on the engine with the embedded model")
     engine.add_argument("--minutes", type=float, default=20.0)

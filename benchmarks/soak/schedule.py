@@ -1,4 +1,4 @@
-"""A million requests through scheduler, planner and page table, with a hash for a model."""
+"""A million and a half requests through scheduler, planner and page table, with a hash for a model."""
 
 from __future__ import annotations
 
@@ -63,10 +63,10 @@ def soak(
 
     Args:
         requests: of the scheduler, half of them with tokens that are read late.
-        planner_requests: of the planner, spread over its cases; None: a tenth.
+        planner_requests: of the planner, spread over its cases; None: half as many.
     """
     each = {name: requests // len(SCHEDULER) for name in SCHEDULER}
-    n_planner = requests // 10 if planner_requests is None else planner_requests
+    n_planner = requests // 2 if planner_requests is None else planner_requests
     each |= {name: n_planner // len(PLANNER) for name in PLANNER}
     cases = {
         name: run_case(name, options, each[name], seed, say)
