@@ -45,21 +45,18 @@ def title(report: Report) -> str:
 
 
 def schedule(report: Report, above: Any, middle: Any, below: Any) -> None:
-    """One case after the other, over the requests that have ended.
-
-    Steps by the second are the machine's too, which others use; the time of a step by a yardstick is not.
-    """
+    """One case after the other, over the requests that have ended.  Steps by the second are the machine's too."""
     before = 0
     for colour, (name, case) in zip(COLOURS, report["cases"].items(), strict=True):
         done = [(before + one["requests"]) / 1000 for one in case["intervals"]]
         above.plot(done, [one["rss_mib"] for one in case["intervals"]], color=colour)
         middle.plot(done, [one["steps_per_second"] for one in case["intervals"]], color=colour)
-        cost = [one["microseconds_of_processor_a_step"] / one["microseconds_of_yardstick"] for one in case["intervals"]]
+        cost = [one["microseconds_of_processor_a_step"] for one in case["intervals"]]
         below.plot(done, cost, color=colour, label=name)
         before += case["requests"]
     above.set_ylabel("memory of the\nprocess, MiB")
     middle.set_ylabel("steps a second")
-    below.set_ylabel("processor time of a\nstep, by a yardstick")
+    below.set_ylabel("processor time of a\nstep, µs")
     below.set_xlabel("thousand requests")
 
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import gc
 import random
-import statistics
 import time
 from collections import Counter
 from collections.abc import Callable
@@ -14,7 +13,7 @@ import psutil
 
 from benchmarks.soak.books import Books, leaked, poisson
 from benchmarks.soak.stand_in import FIRST_WORD, VOCAB, StandIn
-from benchmarks.soak.trend import growth, yardstick
+from benchmarks.soak.trend import Growth, growth, longer
 from flexnano import SamplingParams
 from flexnano.extras import Extras
 
@@ -47,10 +46,8 @@ PLANNER: dict[str, dict[str, Any]] = {
 }
 """The homeworks' planner, option by option and together."""
 
-PARTS = 20  # of an interval at most; each begins with a look at how fast the machine is
-
-STEPS_TO_COMPARE = 1000
-"""Steps of an interval, so that it has seen many come and few come: below that, intervals differ by who was there."""
+PAIRS, ENOUGH = 100, 5000
+"""How often engines take turns when they are compared, and from how many requests on an engine is old enough for that."""
 
 BYTES_A_REQUEST = 16
 """Growth of memory that is taken for flat: less than the smallest object that could be kept for each request."""
@@ -96,46 +93,57 @@ def passed(cases: dict[str, Report]) -> bool:
     return not leaks and not what_grows(cases)
 
 
+class Service:
+    """An engine, those who ask it, and the books."""
+
+    def __init__(self, name: str, options: dict[str, Any], seed: int) -> None:
+        self.engine = StandIn(**options)
+        self.books = Books(self.engine, self.engine.judge, self.engine.forget)
+        self.people = People(random.Random(f"{seed} {name}"))
+
+    def serve(self, n: int) -> float:
+        """Let n more requests come; microseconds of the processor that a step took."""
+        goal, steps, began = self.books.counts["requests"] + n, self.engine.stats.steps, time.process_time()
+        while self.books.counts["requests"] < goal:
+            self.people.come(self.engine, self.books)
+            self.books.step()
+        return 1e6 * (time.process_time() - began) / (self.engine.stats.steps - steps)
+
+    def settle(self) -> tuple[int, int]:
+        """Let everyone finish; (pages, slots) that are gone then."""
+        self.books.settle()
+        assert not self.engine.expected
+        return leaked(self.engine)
+
+
 def run_case(name: str, options: dict[str, Any], n_requests: int, seed: int, say: Callable[[str], None]) -> Report:
-    rng = random.Random(f"{seed} {name}")
-    engine = StandIn(**options)
-    books = Books(engine, engine.judge, engine.forget)
-    people = People(rng)
+    service = Service(name, options, seed)
+    engine, books = service.engine, service.books
     gc.collect()
     gc.freeze()  # what is there already is neither looked through nor counted
     n_intervals = max(12, min(40, n_requests // 250))
-    parts = max(1, min(PARTS, n_requests // n_intervals // 20))
     intervals: list[Report] = []
     began = time.perf_counter()
     for number in range(n_intervals):
-        goals = [n_requests * (parts * number + part) // (parts * n_intervals) for part in range(1, parts + 1)]
-        steps, seconds, worked, yardsticks = engine.stats.steps, 0.0, 0.0, list[float]()
-        for goal in goals:
-            yardsticks.append(yardstick())
-            clock, processor = time.perf_counter(), time.process_time()
-            while books.counts["requests"] < goal:
-                people.come(engine, books)
-                books.step()
-            if goal == goals[-1]:
-                books.settle()
-            seconds, worked = seconds + time.perf_counter() - clock, worked + time.process_time() - processor
-        steps = engine.stats.steps - steps
-        pages, slots = leaked(engine)
-        assert not engine.expected
+        goal, steps, clock = n_requests * (number + 1) // n_intervals, engine.stats.steps, time.perf_counter()
+        worked = service.serve(max(1, goal - books.counts["requests"]))
+        pages, slots = service.settle()
+        seconds, steps = time.perf_counter() - clock, engine.stats.steps - steps
         gc.collect()
         intervals.append(
             {
                 "requests": books.counts["requests"],
                 "steps": steps,
                 "steps_per_second": round(steps / seconds, 1),
-                "microseconds_of_processor_a_step": round(worked / steps * 1e6, 2),
-                "microseconds_of_yardstick": round(statistics.mean(yardsticks), 2),
+                "microseconds_of_processor_a_step": round(worked, 2),
                 "rss_mib": round(psutil.Process().memory_info().rss / 2**20, 3),
                 "objects": len(gc.get_objects()),
                 "pages_leaked": pages,
                 "slots_leaked": slots,
             }
         )
+    step = beside_a_new_one(service, Service(name, options, seed), n_requests)
+    pages, slots = service.settle()
     gc.unfreeze()
     engine.close()
     report = {
@@ -148,35 +156,48 @@ def run_case(name: str, options: dict[str, Any], n_requests: int, seed: int, say
         "streams": books.counts["streams"],
         "cached_tokens": 0 if engine.planner is None else engine.planner.cached_tokens,
         "looks": engine.looks,
-        "pages_leaked": sum(one["pages_leaked"] for one in intervals),
-        "slots_leaked": sum(one["slots_leaked"] for one in intervals),
+        "pages_leaked": pages + sum(one["pages_leaked"] for one in intervals),
+        "slots_leaked": slots + sum(one["slots_leaked"] for one in intervals),
         "intervals": intervals,
     }
-    report["growth"] = {what: one.as_dict() for what, one in fits(intervals).items()}
+    growths = {**fits(intervals), "step": step}
+    report["growth"] = {what: one.as_dict() for what, one in growths.items()}
     say(
         f"{name}: {report['requests']:,} requests, {report['steps']:,} steps in {report['seconds']:.0f} s, "
         f"{report['preemptions']:,} preemptions, {report['pages_leaked']} pages leaked"
     )
-    for one in fits(intervals).values():
+    for one in growths.values():
         say(f"  {one.line()}")
     return report
 
 
-def fits(intervals: list[Report]) -> dict[str, Any]:
+def fits(intervals: list[Report]) -> dict[str, Growth]:
     done = [one["requests"] for one in intervals]
     half = done[-1] - done[len(done) // 2]
-    cost = [one["microseconds_of_processor_a_step"] / one["microseconds_of_yardstick"] for one in intervals]
-    middle = sorted(cost)[len(cost) // 2]
-    long_enough = min(one["steps"] for one in intervals) >= STEPS_TO_COMPARE
-    compared = (done, [100 * one / middle for one in cost]) if long_enough else ([], [])
     return {
         # A page of memory more or less is nothing that a short run could tell from a leak.
         "memory": growth(
             "memory", "MiB", done, [one["rss_mib"] for one in intervals], max(0.25, BYTES_A_REQUEST * half / 2**20)
         ),
         "objects": growth("objects", "", done, [one["objects"] for one in intervals], max(25.0, half / 1000)),
-        "step": growth("time of a step by a fixed yardstick", "%", *compared, 10.0),
     }
+
+
+def beside_a_new_one(aged: Service, new: Service, n_requests: int) -> Growth:
+    """How much longer a step of an engine takes that has served so many requests than one of a new engine.
+
+    They serve in turns, so that a machine that is slow for a while is slow for both.
+    """
+    ratios: list[float] = []
+    each = max(50, n_requests // 500)
+    if n_requests >= ENOUGH:
+        new.serve(5 * each)  # what is set up on first use
+        for turn in range(PAIRS):
+            taken = {one: one.serve(each) for one in ((aged, new) if turn % 2 else (new, aged))}
+            ratios.append(taken[aged] / taken[new])
+        assert new.settle() == (0, 0)
+    new.engine.close()
+    return longer("time of a step beside a new engine's", ratios, limit=10.0)
 
 
 class People:

@@ -5,12 +5,9 @@ from __future__ import annotations
 import itertools
 import math
 import statistics
-import time
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
-
-import torch
 
 FEWEST = 5
 """Points that a fit takes."""
@@ -45,8 +42,9 @@ class Growth:
     def line(self) -> str:
         if self.points < FEWEST:
             return f"{self.what}: not told, the run was too short"
+        unit = f" {self.unit}" if self.unit else ""
         return (
-            f"{self.what}: {self.verdict} ({self.grew:+.2f} {self.unit} over the second half, "
+            f"{self.what}: {self.verdict} ({self.grew:+.2f}{unit}, "
             f"95% interval {self.low:+.2f} to {self.high:+.2f}, limit {self.limit:g})"
         )
 
@@ -81,20 +79,20 @@ def growth(what: str, unit: str, x: Sequence[float], y: Sequence[float], limit: 
     return Growth(what, unit, middle * length, low * length, high * length, limit, n)
 
 
-def yardstick(times: int = 3) -> float:
-    """Microseconds of processor time that a fixed piece of work takes now.
+def longer(what: str, ratios: Sequence[float], limit: float) -> Growth:
+    """By how many percent one thing takes longer than another, from the ratios of pairs: their median, and of its 95%
+    interval the places that a fair coin gives.
 
-    On a shared machine the same instructions take more or less time, as others fill its caches; a step is compared with this.
+    >>> longer("a step", [1.0, 1.02] * 50, limit=10).verdict
+    'flat'
+    >>> longer("a step", [1.2, 1.3] * 50, limit=10).verdict
+    'grows'
+    >>> longer("a step", [], limit=10).verdict
+    'not told'
     """
-    taken = []
-    small = torch.zeros(64, 64)
-    for _ in range(times):
-        began = time.process_time()
-        x, rows = 0, dict[int, list[int]]()
-        for i in range(2000):
-            x = hash((x, i))
-            rows.setdefault(x % 97, []).append(i)
-        for i in range(50):
-            small[i, : i + 1] = torch.tensor(rows[i % 97][:1], dtype=torch.float32)
-        taken.append(time.process_time() - began)
-    return statistics.median(taken) * 1e6
+    n, found = len(ratios), sorted(100 * (ratio - 1) for ratio in ratios)
+    if not n:
+        return Growth(what, "%", 0.0, 0.0, 0.0, limit, 0)
+    spread = 1.96 * math.sqrt(n) / 2
+    low, high = max(0, math.floor(n / 2 - spread)), min(n - 1, math.ceil(n / 2 + spread))
+    return Growth(what, "%", statistics.median(found), found[low], found[high], limit, n)

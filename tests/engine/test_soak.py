@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import doctest
+import itertools
 import json
 from collections.abc import Callable
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import families
@@ -267,6 +269,24 @@ def test_a_verdict_says_only_what_the_noise_allows(slope: float, noise: float, v
 def test_what_happened_before_the_second_half_does_not_count() -> None:
     y = [float(i) for i in range(20)] + [20.0] * 20
     assert trend.growth("memory", "MiB", list(range(40)), y, limit=0.5).verdict == "flat"
+
+
+@pytest.mark.parametrize(("aged", "verdict"), [(1.0, "flat"), (1.05, "flat"), (1.3, "grows")])
+def test_an_engine_that_has_served_long_is_compared_with_a_new_one(aged: float, verdict: str) -> None:
+    """Both are twice as slow while somebody else uses the machine."""
+    moments = itertools.cycle([1.0] * 10 + [2.0] * 4)
+
+    class Service(SimpleNamespace):
+        __hash__ = object.__hash__
+
+    def service(step: float) -> Any:
+        engine = SimpleNamespace(close=lambda: None)
+        return Service(serve=lambda _n: step * next(moments), settle=lambda: (0, 0), engine=engine)
+
+    found = schedule.beside_a_new_one(service(aged), service(1.0), schedule.ENOUGH)
+    assert found.verdict == verdict, found.line()
+    young = schedule.beside_a_new_one(service(aged), service(1.0), schedule.ENOUGH - 1)
+    assert young.verdict == "not told"
 
 
 def test_a_step_is_compared_with_those_of_its_own_setting() -> None:
