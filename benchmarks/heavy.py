@@ -30,7 +30,7 @@ import torch
 
 from benchmarks import engines
 from benchmarks.engines import Engine, Limits
-from benchmarks.machine import describe_machine, head, write
+from benchmarks.machine import describe_machine, head, need_gpu, write
 from benchmarks.peers import VLLM
 from benchmarks.workload import Request
 
@@ -261,6 +261,7 @@ def main(argv: list[str]) -> dict[str, Any]:
             raise SystemExit(f"{args.engine} can't be imported here (no module {module}); its figures are in README.md")
         if args.engine != "vllm":
             raise SystemExit(f"{args.engine} is installed, but has no adapter in benchmarks/peers.py yet")
+    need_gpu(f"benchmarks.throughput --workload {args.workload}")
     workload = WORKLOADS[args.workload]
     if args.requests:
         workload = replace(workload, requests=args.requests)

@@ -23,7 +23,7 @@ from typing import Any
 import torch
 
 from benchmarks.heavy import RESULTS, make_model, rehearse
-from benchmarks.machine import describe_machine, head, write
+from benchmarks.machine import describe_machine, head, need_gpu, write
 
 Report = dict[str, Any]
 
@@ -288,6 +288,7 @@ def main() -> None:
     parser.add_argument("--repeats", type=int, default=3)
     parser.add_argument("--output", type=Path, default=RESULTS)
     args = parser.parse_args()
+    need_gpu("benchmarks.homeworks")
     machine = describe_machine("cuda")
     print(f"{machine['name']}: {args.workload}", flush=True)
     command = f"python -m benchmarks.homeworks {args.workload} --repeats {args.repeats}"

@@ -24,7 +24,7 @@ import torch
 from torch import Tensor, nn
 
 from benchmarks.heavy import RESULTS
-from benchmarks.machine import describe_machine, head, write
+from benchmarks.machine import describe_machine, head, need_gpu, write
 
 Row = dict[str, Any]
 Options = dict[str, Any] | None
@@ -284,8 +284,7 @@ def main() -> None:
     parser.add_argument("what", nargs="*", choices=[*WORK, []], help="default: all")
     parser.add_argument("--output", type=Path, default=RESULTS)
     args = parser.parse_args()
-    if not torch.cuda.is_available():
-        raise SystemExit("benchmarks.kernel measures a GPU, and none is found here")
+    need_gpu("benchmarks.kernel")
     machine = describe_machine("cuda")
     for name in args.what or WORK:
         print(f"{machine['name']}: {name}", flush=True)

@@ -19,10 +19,8 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-import torch
-
 from benchmarks.heavy import RESULTS, WORKLOADS, Requests, make_model, rehearse
-from benchmarks.machine import describe_machine, head, write
+from benchmarks.machine import describe_machine, head, need_gpu, write
 
 Row = dict[str, Any]
 
@@ -96,8 +94,7 @@ def main() -> None:
     parser.add_argument("--options", type=json.loads, default={}, help="of the engine, as JSON")
     parser.add_argument("--output", type=Path, default=RESULTS)
     args = parser.parse_args()
-    if not torch.cuda.is_available():
-        raise SystemExit("benchmarks.latency serves a model of billions of weights, for which it needs a GPU")
+    need_gpu("benchmarks.latency")
     from flexnano import Inference
 
     workload, machine = WORKLOADS[args.workload], describe_machine("cuda")

@@ -51,6 +51,14 @@ def slug(name: str) -> str:
     return re.sub(r"[^a-z0-9]+", "-", name.lower()).strip("-")
 
 
+def need_gpu(command: str) -> None:
+    """Ends the process with a sentence where there is none."""
+    import torch
+
+    if not torch.cuda.is_available():
+        raise SystemExit(f"{command} measures a GPU, and none is found here")
+
+
 def head(what: str, command: str, machine: dict[str, Any]) -> dict[str, Any]:
     """What the report of a measurement begins with; `machine`: from `describe_machine`."""
     return {

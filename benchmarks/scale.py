@@ -28,7 +28,7 @@ import torch
 
 from benchmarks.bound import H100, decode_seconds
 from benchmarks.heavy import RESULTS, Workload, make_model, memory_of
-from benchmarks.machine import describe_machine, head, write
+from benchmarks.machine import describe_machine, head, need_gpu, write
 from benchmarks.step import fill, time_steps
 
 Row = dict[str, Any]
@@ -300,8 +300,8 @@ def main() -> None:
             print(f"drawn to {draw(args.output, path.stem.removeprefix('scale-sequences-'))}")
         return
     on_a_gpu = asked != ["pages"]
-    if on_a_gpu and not torch.cuda.is_available():
-        raise SystemExit("benchmarks.scale needs a GPU for all but `pages`, and none is found here")
+    if on_a_gpu:
+        need_gpu(f"benchmarks.scale {' '.join(name for name in asked if name != 'pages')}")
     model = make_model(MANY.model) if on_a_gpu else None
     for name in asked:
         machine = describe_machine("cpu" if name == "pages" else "cuda")

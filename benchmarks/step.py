@@ -23,7 +23,7 @@ from typing import Any
 import torch
 
 from benchmarks.heavy import RESULTS, WORKLOADS, make_model
-from benchmarks.machine import describe_machine, head, write
+from benchmarks.machine import describe_machine, head, need_gpu, write
 
 Row = dict[str, Any]
 
@@ -166,8 +166,7 @@ def main() -> None:
     parser.add_argument("--context", type=int, nargs="+", default=[512])
     parser.add_argument("--output", type=Path, default=RESULTS)
     args = parser.parse_args()
-    if not torch.cuda.is_available():
-        raise SystemExit("benchmarks.step looks into a GPU, and none is found here")
+    need_gpu("benchmarks.step")
     workload = WORKLOADS[args.workload]
     machine = describe_machine("cuda")
     cases = []

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 import json
 import random
 import sys
@@ -56,6 +57,24 @@ def test_a_peer_that_is_not_there_is_named(engine: str, monkeypatch: pytest.Monk
     monkeypatch.setattr(heavy.importlib.util, "find_spec", lambda _name: None)
     with pytest.raises(SystemExit, match=f"{engine} can't be imported here"):
         heavy.main(["--workload", "gemma2", "--engine", engine])
+
+
+COMMANDS = {
+    "throughput": ["--workload", "gemma2"],
+    "kernel": [],
+    "step": [],
+    "latency": [],
+    "scale": ["sequences", "pages"],
+    "homeworks": ["prefix"],
+}
+
+
+@pytest.mark.parametrize("name", list(COMMANDS))
+def test_without_a_gpu_it_says_in_a_sentence_that_it_needs_one(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("torch.cuda.is_available", lambda: False)
+    monkeypatch.setattr("sys.argv", [name, *COMMANDS[name]])
+    with pytest.raises(SystemExit, match=rf"benchmarks\.{name}.* measures a GPU, and none is found here"):
+        importlib.import_module(f"benchmarks.{name}").main()
 
 
 @dataclass
