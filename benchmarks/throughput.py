@@ -25,7 +25,7 @@ from typing import Any
 
 from benchmarks.child import Job, launch
 from benchmarks.engines import LABELS
-from benchmarks.machine import describe_code, describe_machine, slug, versions
+from benchmarks.machine import describe_code, describe_machine, need_gpu, slug, versions
 from benchmarks.report import draw, print_table
 from benchmarks.workload import Shape, describe, make_workload
 
@@ -181,6 +181,8 @@ def parse(argv: list[str] | None) -> argparse.Namespace:
         import torch
 
         args.device = "cuda" if torch.cuda.is_available() else "cpu"
+    elif args.device == "cuda":
+        need_gpu("benchmarks.throughput --device cuda")
     return args
 
 

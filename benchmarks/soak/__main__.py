@@ -9,7 +9,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from benchmarks.machine import describe_machine, head, slug
+from benchmarks.machine import describe_machine, head, need_gpu, slug
 
 Report = dict[str, Any]
 RESULTS = Path(__file__).resolve().parents[1] / "results"
@@ -41,6 +41,8 @@ def main(arguments: list[str]) -> int:
         one.add_argument("--output", type=Path, default=RESULTS, help="folder of the JSON and the picture")
     args = parser.parse_args(arguments)
     device = getattr(args, "device", "cpu")
+    if device == "cuda":
+        need_gpu("benchmarks.soak engine --device cuda")
     run: Callable[[], Report]
     if args.what == "schedule":
         from benchmarks.soak import schedule as kind
