@@ -116,7 +116,7 @@ def draw(rows: list[dict[str, Any]], path: Path) -> None:
     from flexnano.viz import EDGE, INK, OWNERS, STYLE
 
     with plt.rc_context(STYLE):
-        figure, axes = plt.subplots(1, len(rows), figsize=(9.0, 3.0), layout="constrained", sharex=True)
+        figure, axes = plt.subplots(len(rows), 1, figsize=(6.4, 2.4 * len(rows)), layout="constrained", sharex=True)
         for ax, row in zip(axes, rows, strict=True):
             own = {"bound": row["bound"], f"flexnano ({row['at_once']})": row["rate"]}
             bars = [*own.items(), *OTHERS[row["workload"]].items()]
@@ -130,7 +130,8 @@ def draw(rows: list[dict[str, Any]], path: Path) -> None:
             ax.invert_yaxis()
             ax.margins(x=0.2)
             ax.set_title(f"{row['workload']}: {WORKLOADS[row['workload']].model}", fontsize=10)
-            ax.set(xlabel="output tokens/s →", xticks=(0, 20_000, 40_000), xticklabels=("0", "20,000", "40,000"))
+            ax.set(xticks=(0, 20_000, 40_000), xticklabels=("0", "20,000", "40,000"))
+        axes[-1].set_xlabel("output tokens/s →")
         kinds = (
             ("most that is possible", "white", "////"),
             ("this engine", OWNERS[4], ""),

@@ -20,15 +20,15 @@ def draw(report: Report, path: Path) -> Path:
 
     with plt.rc_context({"font.size": 10}):
         n = 3 if "cases" in report else 2
-        fig, axes = plt.subplots(n, 1, figsize=(9, 1 + 2.3 * n), sharex=True, facecolor="white")
+        fig, axes = plt.subplots(n, 1, figsize=(6.6, 1 + 2.3 * n), sharex=True, facecolor="white")
         (schedule if "cases" in report else engine)(report, *axes)
         for one in axes:
             one.spines[["top", "right"]].set_visible(False)
             one.set_ylim(0, 1.1 * one.get_ylim()[1])
             one.grid(axis="y", alpha=0.3)
         versions = report["versions"]
-        axes[0].set_title(f"{title(report)}\n{report['machine']['name']}, torch {versions['torch']}", fontsize=10.5)
-        axes[-1].legend(fontsize=8, ncols=4, loc="upper center", bbox_to_anchor=(0.5, -0.25), frameon=False)
+        axes[0].set_title(f"{title(report)}\n{report['machine']['name']}, torch {versions['torch']}", fontsize=10)
+        axes[-1].legend(fontsize=9, ncols=2, loc="upper center", bbox_to_anchor=(0.5, -0.25), frameon=False)
         fig.savefig(path, dpi=130, bbox_inches="tight")
         plt.close(fig)
     return path
@@ -38,10 +38,7 @@ def title(report: Report) -> str:
     if "cases" in report:
         return f"{report['total']['requests']:,} requests through scheduler and page table, a hash for a model"
     engines = "one engine" if report["engines"] == 1 else f"{report['engines']} engines on one model"
-    return (
-        f"{report['minutes']:.0f} minutes of mixed traffic on {report['device']}: {report['requests']:,} requests, "
-        f"{report['steps']:,} steps, {engines}"
-    )
+    return f"{report['minutes']:.0f} minutes: {report['requests']:,} requests, {report['steps']:,} steps, {engines}"
 
 
 def schedule(report: Report, above: Any, middle: Any, below: Any) -> None:
@@ -72,7 +69,7 @@ def engine(report: Report, above: Any, below: Any) -> None:
         for key, colour in (("allocated", "#D55E00"), ("reserved", "#E69F00")):
             values = [s[f"device_{key}_mib"] for s in samples]
             above.plot([s["minute"] for s in samples], values, color=colour, label=f"device, {key}")
-    above.legend(fontsize=8, frameon=False, loc="center right")
+    above.legend(fontsize=9, frameon=False, loc="center right")
     above.set_ylabel("memory, MiB")
     for colour, name in zip(COLOURS, report["settings"], strict=False):
         own = [turn for turn in turns if turn["setting"] == name]
