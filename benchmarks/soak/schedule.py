@@ -1,4 +1,4 @@
-"""A million and a half requests through scheduler, planner and page table, with a hash for a model."""
+"""Almost two million requests through scheduler, planner and page table, with a hash for a model."""
 
 from __future__ import annotations
 
