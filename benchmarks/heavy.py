@@ -15,7 +15,6 @@ from __future__ import annotations
 
 import argparse
 import importlib.util
-import itertools
 import json
 import random
 import statistics
@@ -24,7 +23,7 @@ from collections.abc import Callable
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from types import SimpleNamespace
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
 
@@ -35,6 +34,7 @@ from benchmarks.peers import VLLM
 from benchmarks.workload import Request
 
 RESULTS = Path(__file__).with_name("results")
+T = TypeVar("T")
 Requests = list[tuple[list[int], int]]
 """Token ids of a prompt, and how many tokens to write after it."""
 
@@ -196,7 +196,9 @@ def measure(workload: Workload, name: str, batch: int, repeats: int, options: di
         began = time.perf_counter()
         made = workload.make()
         if isinstance(engine, engines.FlexNano) and engine.engine.fast is not None:
-            rehearse(engine.engine, lambda by: timed(engine, with_other_tokens(made, workload.vocabulary, by)))
+            run_until_compiled(
+                engine.engine, lambda by: timed(engine, with_other_tokens(made, workload.vocabulary, by))
+            )
         else:
             timed(engine, with_other_tokens(made, workload.vocabulary, by=100))
         rehearsed = time.perf_counter() - began
@@ -224,14 +226,15 @@ def measure(workload: Workload, name: str, batch: int, repeats: int, options: di
         engine.close()
 
 
-def rehearse(engine: Any, run: Callable[[int], object]) -> None:
-    """Other prompts, until nothing is left to be compiled and recorded."""
-    made = -1
-    for seed in itertools.count(100):
-        if len(engine.fast.seconds_to_make) == made:
-            return
+def run_until_compiled(engine: Any, run: Callable[[int], T]) -> T:
+    """Run with 100, 101, … until nothing is left to be compiled and recorded; what the run gave in which nothing was."""
+    seed = 100
+    while True:
         made = len(engine.fast.seconds_to_make)
-        run(seed)
+        found = run(seed)
+        if len(engine.fast.seconds_to_make) == made:
+            return found
+        seed += 1
 
 
 def timed(engine: Engine, requests: Requests) -> tuple[float, list[int]]:

@@ -22,7 +22,7 @@ from typing import Any
 
 import torch
 
-from benchmarks.heavy import RESULTS, make_model, rehearse
+from benchmarks.heavy import RESULTS, make_model, run_until_compiled
 from benchmarks.machine import describe_machine, head, need_gpu, write
 
 Report = dict[str, Any]
@@ -142,7 +142,7 @@ def fusion(repeats: int) -> Report:
         model = make_model("Gemma-2-2B")
         pages = chats * 24 + 16 * (long // 64 + 2)
         with make(model, batch, 4608, pages, **options) as engine:
-            rehearse(engine, lambda seed: stream_of_long_prompts(engine, chats, long, arrivals, every, seed))
+            run_until_compiled(engine, lambda seed: stream_of_long_prompts(engine, chats, long, arrivals, every, seed))
             made, runs = len(engine.fast.seconds_to_make), []
             for repeat in range(repeats):
                 runs.append(stream_of_long_prompts(engine, chats, long, arrivals, every, seed=repeat))

@@ -19,7 +19,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from benchmarks.heavy import RESULTS, WORKLOADS, Requests, make_model, rehearse
+from benchmarks.heavy import RESULTS, WORKLOADS, Requests, make_model, run_until_compiled
 from benchmarks.machine import describe_machine, head, need_gpu, write
 
 Row = dict[str, Any]
@@ -84,6 +84,11 @@ def serve(engine: Any, requests: Requests, times: list[float], clock: Callable[[
     }
 
 
+def serve_compiled(engine: Any, requests: Requests, times: list[float]) -> Row:
+    """`serve`, and again if something was compiled meanwhile: somebody has waited for it."""
+    return run_until_compiled(engine, lambda _seed: serve(engine, requests, times))
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(
         prog="python -m benchmarks.latency", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
@@ -105,12 +110,11 @@ def main() -> None:
     with Inference(model, None, batch, workload.max_seq_length, pages, 64, **options) as engine:
         assert engine.fast is not None
         most = max(args.rates)
-        rehearse(engine, lambda seed: serve(engine, workload.make(seed), arrivals(most, args.seconds / 2, seed)))
+        run_until_compiled(
+            engine, lambda seed: serve(engine, workload.make(seed), arrivals(most, args.seconds / 2, seed))
+        )
         for rate in args.rates:
-            made = -1
-            while made < len(engine.fast.seconds_to_make):  # what was compiled meanwhile, somebody has waited for
-                made = len(engine.fast.seconds_to_make)
-                found = serve(engine, workload.make(), arrivals(rate, args.seconds, seed=0))
+            found = serve_compiled(engine, workload.make(), arrivals(rate, args.seconds, seed=0))
             rows.append({"requests_per_second": rate, **found})
             print(f"  {rows[-1]}", flush=True)
     rates = " ".join(f"{rate:g}" for rate in args.rates)

@@ -27,7 +27,7 @@ from typing import Any
 import torch
 
 from benchmarks.bound import H100, decode_seconds
-from benchmarks.heavy import RESULTS, Workload, make_model, memory_of
+from benchmarks.heavy import RESULTS, Workload, make_model, memory_of, run_until_compiled
 from benchmarks.machine import describe_machine, head, need_gpu, write
 from benchmarks.step import fill, time_steps
 
@@ -80,19 +80,30 @@ def sequences(model: Any, counts: Sequence[int], say: Say, context: int = 256, s
 # ---------------------------------------------------------------------- requests
 
 
-def answer(
-    engine: Any, workload: Workload, seed: int, n: int, clock: Callable[[], float] = time.perf_counter
-) -> tuple[float, int]:
-    """Seconds that an engine takes for n requests of a workload, from the beginning again where it has fewer, and tokens."""
+def answer(engine: Any, workload: Workload, n: int, clock: Callable[[], float]) -> Row:
+    """What an engine takes for n requests of a workload, from the beginning again where it has fewer."""
     from flexnano import SamplingParams
 
-    made = list(itertools.islice(itertools.cycle(workload.make(seed)), n))
+    made = list(itertools.islice(itertools.cycle(workload.make()), n))
     params = [SamplingParams(max_new_tokens=new, ignore_eos=True) for _, new in made]
-    began = clock()
-    results = engine.generate([prompt for prompt, _ in made], params)
-    seconds = clock() - began
-    assert [len(one.token_ids) for one in results] == [new for _, new in made]
-    return seconds, sum(new for _, new in made)
+
+    def once(_seed: int) -> Row:
+        before, began = replace(engine.stats), clock()
+        results = engine.generate([prompt for prompt, _ in made], params)
+        seconds, tokens = clock() - began, sum(new for _, new in made)
+        assert [len(one.token_ids) for one in results] == [new for _, new in made]
+        decodes = engine.stats.decode_steps - before.decode_steps
+        return {
+            "min_prefill": engine.scheduler.min_prefill,
+            "requests": n,
+            "seconds": round(seconds, 3),
+            "tokens_per_second": round(tokens / seconds, 1),
+            "prefills": engine.stats.prefill_steps - before.prefill_steps,
+            "decode_steps": decodes,
+            "rows_a_step": round((tokens - n) / decodes, 1),
+        }
+
+    return run_until_compiled(engine, once)
 
 
 def requests(
@@ -112,18 +123,8 @@ def requests(
     for min_prefill in admissions:
         options: Row = {"max_prefill_tokens": 8192, "min_prefill": min_prefill, "fast": True}
         with Inference(model, None, batch, workload.max_seq_length, pages, PAGE, **options) as engine:
-            assert engine.fast is not None
-            compiled = engine.fast.seconds_to_make
             for n in counts:
-                made = -1
-                while made < len(compiled):  # a run in which something was compiled does not count
-                    made, before = len(compiled), replace(engine.stats)
-                    seconds, tokens = answer(engine, workload, 0, n, clock)
-                prefills = engine.stats.prefill_steps - before.prefill_steps
-                decodes = engine.stats.decode_steps - before.decode_steps
-                row: Row = {"min_prefill": engine.scheduler.min_prefill, "requests": n, "seconds": round(seconds, 3)}
-                row |= {"tokens_per_second": round(tokens / seconds, 1), "prefills": prefills, "decode_steps": decodes}
-                cases.append({**row, "rows_a_step": round((tokens - n) / decodes, 1)})
+                cases.append(answer(engine, workload, n, clock))
                 say(f"  {cases[-1]}")
             memory = memory_of(model, engine)
     return {

@@ -52,6 +52,21 @@ def test_a_rehearsal_takes_the_steps_of_the_run_with_other_tokens() -> None:
         assert all(5 <= b < workload.vocabulary and a != b for a, b in zip(prompt, other, strict=True))
 
 
+@pytest.mark.parametrize("new_in_a_run", [[0], [2, 0], [1, 3, 0, 5]])
+def test_the_run_that_counts_is_the_first_in_which_nothing_is_compiled(new_in_a_run: list[int]) -> None:
+    made = dict[str, float]()
+    engine = SimpleNamespace(fast=SimpleNamespace(seconds_to_make=made))
+    seeds: list[int] = []
+
+    def run(seed: int) -> int:
+        seeds.append(seed)
+        made.update({f"{seed}, {i}": 1.0 for i in range(new_in_a_run[len(seeds) - 1])})
+        return seed
+
+    counted = heavy.run_until_compiled(engine, run)
+    assert seeds == [100 + i for i in range(new_in_a_run.index(0) + 1)] and counted == seeds[-1]
+
+
 @pytest.mark.parametrize("engine", list(heavy.NEEDS))
 def test_a_peer_that_is_not_there_is_named(engine: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(heavy.importlib.util, "find_spec", lambda _name: None)
